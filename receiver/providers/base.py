@@ -1,0 +1,91 @@
+"""What a provider must be able to do. One folder a provider; nothing outside of it knows the provider's words."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import requests
+
+from receiver.reports import Reading
+
+if TYPE_CHECKING:
+    from environs import Env
+
+
+class Pull(NamedTuple):
+    """A GET that the reconciler may send. Nothing in here is secret: it is stored in the table ``pull``."""
+
+    endpoint: str
+    """The store that is read, e.g. ``/sms/1/reports`` or ``/batch``; one consumer at a time for each."""
+    path: str
+    """Path below the base URL."""
+    params: Mapping[str, str]
+    """Query parameters without secrets."""
+    one_time: bool = False
+    """What is answered is handed out once: never retried, and nothing is asked before the intent is committed."""
+    limit: int | None = None
+    """Page size asked for: an answer with as many entries is followed by another pull."""
+    channel: str | None = None
+    """Channel of the reports of this endpoint, where entries do not say it."""
+    batch_id: str | None = None
+    """The batch that is asked about."""
+
+
+class Provider(ABC):
+    """One provider with its settings. Reading needs no settings; push and pull are off without theirs."""
+
+    name: ClassVar[str]
+    """As in SQL: ``messaging_plus``."""
+    slug: ClassVar[str]
+    """As in URLs: ``messaging-plus``."""
+
+    webhook_secrets: tuple[str, ...] = ()
+    """Accepted secrets of the webhook; empty: the webhook is off."""
+    base_url: str = ""
+
+    @classmethod
+    @abstractmethod
+    def from_env(cls, env: Env) -> Provider:
+        """Read this provider's variables (``env`` is the one reader of the environment) and build it."""
+
+    @abstractmethod
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value that this provider is configured with, for redaction. Required on purpose."""
+
+    @abstractmethod
+    def off(self) -> tuple[str, ...]:
+        """What is off and which variables would turn it on, one line each; said once at start."""
+
+    @abstractmethod
+    def read(self, body: bytes, content_type: str = "", channel: str | None = None) -> Reading:
+        """Read a pushed or pulled body.
+
+        ``channel`` is that of the endpoint it was pulled from. Raises ``Unreadable`` when the body as a whole is not
+        JSON or XML, truncated, or not an object; never for an item that cannot be understood: that is ``Rejected``.
+        """
+
+    @abstractmethod
+    def read_sent(self, body: bytes, content_type: str = "") -> Reading:
+        """Read the provider's answer to a send request, as the sending application forwards it: ``pending`` reports.
+
+        Raises ``Unreadable`` as ``read`` does.
+        """
+
+    @property
+    @abstractmethod
+    def can_pull(self) -> bool:
+        """Whether the variables for pulling are set."""
+
+    @abstractmethod
+    def report_pulls(self) -> list[Pull]:
+        """The one-time stores to be drained every cycle."""
+
+    @abstractmethod
+    def batch_pull(self, batch_id: str) -> Pull | None:
+        """The repeatable question for one batch, or None where the provider has none."""
+
+    @abstractmethod
+    def authorize(self, request: requests.Request) -> None:
+        """Add the credentials (headers, query parameters) to a request just before it is sent."""
