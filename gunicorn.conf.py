@@ -1,0 +1,22 @@
+"""How gunicorn serves; read by ``gunicorn wsgi:app`` in this directory. The platform sets PORT and WEB_CONCURRENCY."""
+
+import os
+
+bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+worker_class = "gthread"
+threads = 16  # a request waits for its commit: more in flight than cores
+# The heartbeat is a file that is touched all the time: in memory where the platform has such a place.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - gunicorn makes a private file there
+
+timeout = 30  # seconds without a heartbeat, then the worker is replaced; routers give up after 30 s too
+graceful_timeout = 8  # a clean stop within 10 s of SIGTERM, whatever the clients do
+keepalive = 95  # seconds; longer than routers hold an idle connection (60-90 s), else they write into a closed one
+
+limit_request_line = 4094  # bytes; our longest path is a message id
+limit_request_fields = 64
+limit_request_field_size = 8190  # bytes a header
+
+# For the access log too, which some platforms turn on by themselves: it holds paths, and paths hold secrets.
+logger_class = "receiver.logs.GunicornLogger"
+control_socket_disable = True  # would be a socket in the home directory that nobody uses

@@ -1,0 +1,71 @@
+"""Connections to Postgres that hold behind PgBouncer and never wait without end."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Self
+
+import psycopg
+from psycopg import errors
+from psycopg.abc import RV, PQGen
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection whose every answer must come within ``patience`` seconds, or it is closed.
+
+    A server that is frozen or cut off says nothing at all; no setting on its side can help then.
+    """
+
+    patience: float | None = None
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except errors._WaitTimeout:
+            self.pgconn.finish()
+            raise psycopg.OperationalError("the database did not answer in time") from None
+
+
+def connect(url: str, patience: float | None = None) -> Connection:
+    """Open a connection in autocommit mode; each answer must come within ``patience`` seconds.
+
+    Statements are never prepared by name: behind PgBouncer in transaction mode the next one may meet another server.
+    Raises ``psycopg.OperationalError``.
+    """
+    connect_timeout = 10 if patience is None else max(2, round(patience))
+    connection = Connection.connect(
+        url, autocommit=True, prepare_threshold=None, connect_timeout=connect_timeout, application_name="receiver"
+    )
+    connection.patience = patience
+    return connection
+
+
+class Reused:
+    """One connection for one thread at a time, opened when it is first needed and again after it broke."""
+
+    def __init__(self, url: str, patience: float) -> None:
+        self._url = url
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Connection:
+        if not self._lock.acquire(timeout=self._patience):
+            raise psycopg.OperationalError("the connection is busy")
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = connect(self._url, self._patience)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._connection is not None and isinstance(error, psycopg.OperationalError):
+            self._connection.close()
+        self._lock.release()
+
+    def close(self) -> Self:
+        if self._connection is not None:
+            self._connection.close()
+        return self

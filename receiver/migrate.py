@@ -1,0 +1,90 @@
+"""Migrations: plain SQL files in order, forward only, each in one transaction; then the code lists and settings.
+
+Safe when several releases start at once (a transaction-level advisory lock, which holds behind PgBouncer too) and when
+one is killed half-way (its transaction rolls back). A file that was edited after it had been applied is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import psycopg
+import structlog
+
+from receiver import store
+from receiver.database import Connection, connect
+from receiver.errors import ReceiverError
+from receiver.sql import QUERIES, SQL
+
+log = structlog.get_logger(__name__)
+
+_LOCK = 0x7265636569766572  # "receiver" in ASCII
+_LOCK_TIMEOUT = "set local lock_timeout = '1s'"  # a migration that waits for a lock makes every push wait behind it
+_ATTEMPTS = 60
+
+
+def migrate(database_url: str) -> list[str]:
+    """Apply the migrations that are missing, in order, and load the code lists; gives the versions applied.
+
+    Raises ``ReceiverError`` when a file that had been applied was edited, and ``psycopg.Error``.
+    """
+    with connect(database_url) as connection:
+        applied = [file.stem for file in _files() if _apply_patiently(connection, file)]
+        _seed(connection)
+    return applied
+
+
+def pending(connection: Connection) -> list[str]:
+    """Versions that the code expects and the database does not have."""
+    if store.query(connection, "migration_table")[0].missing:
+        return [file.stem for file in _files()]
+    applied = {row.version for row in store.query(connection, "migrations")}
+    return [file.stem for file in _files() if file.stem not in applied]
+
+
+def _files() -> list[Path]:
+    return sorted((SQL / "migrations").glob("*.sql"))
+
+
+def _apply_patiently(connection: Connection, file: Path) -> bool:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _apply(connection, file)
+        except psycopg.errors.LockNotAvailable:
+            log.warning("migration_waits_for_lock", version=file.stem, attempt=attempt)
+            if attempt == _ATTEMPTS:
+                raise
+            time.sleep(0.5)
+    raise AssertionError("unreachable")
+
+
+def _apply(connection: Connection, file: Path) -> bool:
+    sql = file.read_bytes()
+    sha256 = hashlib.sha256(sql).hexdigest()
+    with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+        connection.execute(QUERIES["create_migration_table"])
+        known = {row.version: row.sha256 for row in store.query(connection, "migrations")}
+        if file.stem in known:
+            if known[file.stem] != sha256:
+                raise ReceiverError(f"migration {file.stem} was edited after it had been applied; add a new one instead")
+            return False
+        started = time.monotonic()
+        connection.execute(_LOCK_TIMEOUT)
+        connection.execute(sql)
+        store.execute(connection, "add_migration", version=file.stem, sha256=sha256)
+    log.info("migrated", version=file.stem, seconds=round(time.monotonic() - started, 3))
+    return True
+
+
+def _seed(connection: Connection) -> None:
+    with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+        for file in sorted((SQL / "codes").glob("*.csv")):
+            with file.open(newline="", encoding="utf-8") as lines:
+                rows = json.dumps(list(csv.DictReader(lines)))
+            store.execute(connection, f"seed_{file.stem}", rows=rows)

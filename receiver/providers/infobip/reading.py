@@ -1,0 +1,140 @@
+"""From a body of the provider to reports in our words: one reader for every channel, version, and way of arriving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import ValidationError
+
+from receiver.errors import Unreadable
+from receiver.providers.fields import is_absent
+from receiver.providers.infobip.codes import verdict
+from receiver.providers.infobip.schema import SPELLINGS, EntrySchema
+from receiver.providers.infobip.xml import read_xml
+from receiver.providers.wire import is_xml, read_json, reason, rejected
+from receiver.reports import DeliveryReport, Reading, Rejected
+
+REPORT = "delivery_report"
+_SCHEMA = EntrySchema()
+_NO_STATUS = ValidationError({"status.groupId": ["Missing data for required field."]})
+# Kinds by the key that gives them away, for objects without a status and for bodies without results
+_KINDS = {
+    "seenAt": "seen",
+    "receivedAt": "inbound",
+    "deliveryInfoNotification": "oneapi",
+    "requestError": "error",
+    "serviceException": "error",
+    "errorCode": "error",
+}
+
+
+def read(body: bytes, content_type: str, channel: str | None) -> Reading:
+    """Read a push, a page of reports or a page of logs."""
+    document = _document(body, content_type)
+    if "results" not in document:
+        return Reading(_kind(document) or "unknown", [], [], ignored=1)
+    return _read_all(document["results"], "results", channel)
+
+
+def read_sent(body: bytes, content_type: str) -> Reading:
+    """Read the answer to a send request: ``messages`` with ids, and nearly always the status PENDING_ACCEPTED."""
+    document = _document(body, content_type)
+    if "messages" not in document:
+        return Reading(_kind(document) or "unknown", [], [], ignored=1)
+    messages = document["messages"]
+    if isinstance(messages, list):
+        messages = [_as_entry(message, document.get("bulkId")) for message in messages]
+    return _read_all(messages, "messages", "sms")._replace(kind="sent")
+
+
+def _as_entry(message: object, bulk_id: object) -> object:
+    if not isinstance(message, dict):
+        return message
+    details = message.get("details")
+    count = details.get("messageCount") if isinstance(details, dict) else None
+    entry = {"bulkId": bulk_id, "messageCount": count, **message}
+    if is_absent(entry.get("status")):
+        entry["status"] = {"groupId": 1}
+    return entry
+
+
+def _document(body: bytes, content_type: str) -> dict[str, Any]:
+    document = read_xml(body) if is_xml(body, content_type) else read_json(body)
+    if not isinstance(document, dict):
+        raise Unreadable("the top level is not an object")
+    return document
+
+
+def _read_all(entries: object, name: str, channel: str | None) -> Reading:
+    if not isinstance(entries, list):
+        return Reading(REPORT, [], [rejected(0, f"{name}: Not a valid list.", entries)], entries=1)
+    reports: list[DeliveryReport] = []
+    refused: list[Rejected] = []
+    others: list[str] = []
+    for item, entry in enumerate(entries):
+        kind = _kind(entry) if isinstance(entry, dict) else None
+        if kind:
+            others.append(kind)
+            continue
+        try:
+            reports.append(_report(item, entry, channel))
+        except ValidationError as error:
+            refused.append(rejected(item, _reason(error, entry, name), entry))
+        entries[item] = None  # a large body's objects are let go as soon as they are read
+    kind = others[0] if others and not reports and not refused else REPORT
+    return Reading(kind, reports, refused, ignored=len(others), entries=len(entries))
+
+
+def _kind(entry: Mapping[str, Any]) -> str | None:
+    """Name what this object is when it is no delivery report; None for a report, also for one without its status."""
+    if not is_absent(entry.get("status")):
+        return None
+    for key, kind in _KINDS.items():
+        if not is_absent(entry.get(key)):
+            return kind
+    if isinstance(entry.get("message"), list):
+        return "inbound"  # the parts of an MMS
+    events = [str(entry[key]).upper() for key in ("event", "notificationType", "interactionType") if key in entry]
+    if any("CLICK" in event for event in events):
+        return "click"
+    return "seen" if "SEEN" in events else None
+
+
+def _report(item: int, entry: Any, channel: str | None) -> DeliveryReport:
+    data = _SCHEMA.load(_spell(entry))
+    status, error, price = data["status"], data["error"], data["price"]
+    group_id, group_name, status_id = status.get("group_id"), status.get("group_name"), status.get("id")
+    if group_id is None and group_name is None and status_id is None:
+        raise _NO_STATUS
+    means, is_final, of_reused_id = verdict(group_id, group_name, status_id)
+    sent_at, done_at = data["sent_at"], data["done_at"]
+    own_channel = data["channel"]
+    error_id = error.get("id")
+    return DeliveryReport(
+        item=item,
+        provider="infobip",
+        message_id=data["message_id"],
+        destination=_destination(data["destination"]),
+        status=means,
+        is_final=is_final,
+        of_reused_id=of_reused_id,
+        channel=own_channel.lower() if own_channel else channel or ("sms" if _has_sms_count(entry) else None),
+        batch_id=data["batch_id"],
+        status_code=None if status_id is None else str(status_id),
+        status_name=status.get("name"),
+        status_description=status.get("description"),
+        error_code=None if error_id is None else str(error_id),
+        error_name=error.get("name"),
+        error_permanent=error.get("permanent"),
+        sent_at=_aware(sent_at),
+        done_at=_aware(done_at),
+        times_assumed_utc=_is_naive(sent_at) or _is_naive(done_at),
+        segments=data["segments"],
+        mcc_mnc=data["mcc_mnc"],
+        price=price.get("amount"),
+        currency=price.get("currency"),
+        sender=data["sender"],
+        callback_data=data["callback_data"],
+    )

@@ -1,0 +1,202 @@
+"""Postgres, in our words: above this module nobody writes SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import namedtuple_row
+
+from receiver.database import Connection
+from receiver.errors import Unreadable
+from receiver.providers.base import Provider
+from receiver.reports import DeliveryReport, Reading, Rejected, Source
+from receiver.sql import QUERIES
+
+_NOTHING = Reading("unreadable", [], [])
+_CONTENT_LIMIT = 10_000
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A body and what its provider's reader made of it."""
+
+    provider: str
+    source: Source
+    body: bytes
+    reading: Reading
+    content_type: str = ""
+    channel: str | None = None
+    error: str | None = None
+    """Why it could not be read."""
+    payload_id: int | None = None
+    """Set when the body is already stored."""
+    received_at: datetime | None = None
+    """When it came; None: now, by the clock of the database."""
+
+
+class Recorded(NamedTuple):
+    """What became of one arrival, once committed."""
+
+    payload_id: int
+    received: int
+    changed: int
+    duplicates: int
+    quarantined: int
+    ignored: int
+
+    def counts(self) -> dict[str, int]:
+        """The answer of the webhooks."""
+        return dict(zip(self._fields[1:], self[1:], strict=True))
+
+
+def read(
+    provider: Provider,
+    source: Source,
+    body: bytes,
+    content_type: str = "",
+    channel: str | None = None,
+    payload_id: int | None = None,
+) -> Arrival:
+    """Have a body read by its provider; never fails: what cannot be read is an arrival with an ``error``."""
+    try:
+        if source is Source.SENT:
+            reading = provider.read_sent(body, content_type)
+        else:
+            reading = provider.read(body, content_type, channel)
+        error = None
+    except Unreadable as unreadable:
+        reading, error = _NOTHING, str(unreadable)
+    return Arrival(provider.name, source, body, reading, content_type, channel, error, payload_id)
+
+
+def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[Recorded]:
+    """Write all that the arrivals hold in one statement, which is one transaction of its own in autocommit mode.
+
+    Raises ``psycopg.Error``; then nothing of it is written.
+    """
+    parameters = {
+        "arrivals": json.dumps([_arrival(n, arrival) for n, arrival in enumerate(arrivals, 1)]),
+        "bodies": [b"" if arrival.payload_id else arrival.body for arrival in arrivals],
+        "reports": _array(_report(n, report) for n, arrival in enumerate(arrivals, 1) for report in arrival.reading.reports),
+        "rejects": _array(_reject(n, a.provider, item) for n, a in enumerate(arrivals, 1) for item in a.reading.rejected),
+        "batches": _array(
+            {"provider": arrival.provider, "source": arrival.source, **batch._asdict()}
+            for arrival in arrivals
+            for batch in arrival.reading.batches
+        ),
+    }
+    rows = connection.execute(QUERIES["record"], parameters, binary=False).fetchall()
+    return [_recorded(arrivals[n - 1].reading, payload_id, fresh, changed) for n, payload_id, fresh, changed in sorted(rows)]
+
+
+def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Recorded | psycopg.Error]:
+    """Record arrivals so that one that the database refuses does not fail its neighbours.
+
+    What the database refuses of an arrival goes to quarantine, so that its neighbours in the body are kept as well.
+    Raises ``psycopg.OperationalError`` when the database cannot commit at all.
+    """
+    try:
+        return list(record(connection, arrivals))
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        if len(arrivals) > 1:
+            return [outcome for arrival in arrivals for outcome in record_each(connection, [arrival])]
+        return [_record_without_refused(connection, arrivals[0], error)]
+
+
+def _record_without_refused(connection: Connection, arrival: Arrival, error: psycopg.Error) -> Recorded | psycopg.Error:
+    kept, refused = [], []
+    for report in arrival.reading.reports:
+        try:
+            with connection.transaction(force_rollback=True):
+                record(connection, [Arrival(arrival.provider, arrival.source, b"", Reading("probe", [report], []))])
+            kept.append(report)
+        except psycopg.OperationalError:
+            raise
+        except (psycopg.Error, UnicodeError) as cause:
+            reason = f"refused by the database: {type(cause).__name__}"
+            refused.append(Rejected(report.item, reason, json.dumps(report._asdict(), default=str)))
+    if not refused:
+        return error
+    arrival.reading = arrival.reading._replace(reports=kept, rejected=[*arrival.reading.rejected, *refused])
+    try:
+        return record(connection, [arrival])[0]
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as still:
+        return still
+
+
+def _array(items: Any) -> str:
+    return json.dumps(list(items), default=_json)
+
+
+def _json(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(type(value).__name__)
+
+
+def _arrival(n: int, arrival: Arrival) -> dict[str, Any]:
+    return {
+        "arrival": n,
+        "payload_id": arrival.payload_id,
+        "received_at": arrival.received_at and arrival.received_at.isoformat(),
+        "provider": arrival.provider,
+        "source": arrival.source,
+        "kind": arrival.reading.kind,
+        "channel": arrival.channel,
+        "content_type": _plain(arrival.content_type),
+        "error": arrival.error,
+    }
+
+
+def _plain(header: str) -> str:
+    """A header as Postgres text takes it: WSGI headers are Latin-1 and may hold anything but line ends."""
+    return header.replace("\x00", "")[:200]
+
+
+def _report(n: int, report: DeliveryReport) -> dict[str, Any]:
+    return {"arrival": n, "digest": "\\x" + report.digest().hex(), **report._asdict()}
+
+
+def _reject(n: int, provider: str, rejected: Rejected) -> dict[str, Any]:
+    return {
+        "arrival": n,
+        "provider": provider,
+        "item": rejected.item,
+        "reason": rejected.reason,
+        "content": rejected.text[:_CONTENT_LIMIT],
+    }
+
+
+def _recorded(reading: Reading, payload_id: int, fresh: int, changed: int) -> Recorded:
+    good, bad = len(reading.reports), len(reading.rejected)
+    return Recorded(payload_id, good + bad + reading.ignored, changed, good - fresh, bad, reading.ignored)
+
+
+def query(connection: Connection, name: str, **parameters: Any) -> list[Any]:
+    """The rows of a named statement, as named tuples."""
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        cursor.execute(QUERIES[name], parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+def execute(connection: Connection, name: str, **parameters: Any) -> int:
+    """Run a named statement; gives the number of rows that it touched."""
+    return connection.execute(QUERIES[name], parameters).rowcount
+
+
+def message(connection: Connection, provider: str, message_id: str) -> str | None:
+    """Current status and history of a message at all its destinations, as JSON text; None where it is unknown."""
+    rows = query(connection, "message", provider=provider, message_id=message_id)
+    return rows[0][0] if rows else None
