@@ -99,7 +99,7 @@ class Server:
     def create_database(self, name: str) -> str:
         """Create a database unless it exists; gives its URL."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            if not connection.execute("select from pg_database where datname = %s", [name]).fetchone():
+            if not connection.execute("select 1 from pg_database where datname = %s", [name]).fetchone():
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         return self.url(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -81,6 +82,7 @@ class Committer:
         if not group:
             return
         arrivals = [waiting.arrival for waiting in group]
+        outcomes: Sequence[store.Recorded | Exception]
         for attempt in (1, 2):
             try:
                 with self._connection as connection:
@@ -96,7 +98,7 @@ class Committer:
         _finish(group, outcomes)
 
 
-def _finish(group: list[_Waiting], outcomes: list[store.Recorded | Exception] | list[store.Recorded | psycopg.Error]) -> None:
+def _finish(group: list[_Waiting], outcomes: Sequence[store.Recorded | Exception]) -> None:
     for waiting, outcome in zip(group, outcomes, strict=True):
         waiting.outcome = outcome
         waiting.done.set()

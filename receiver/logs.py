@@ -45,6 +45,11 @@ class _Redactor:
 _redactor = _Redactor()
 
 
+def redact(text: str) -> str:
+    """A text without secrets and phone numbers, for what is printed and not logged."""
+    return _redactor.text(text)
+
+
 def configure(secrets: Iterable[str] = ()) -> None:
     """Send all logs of this process to stdout as JSON lines, without the given secret values."""
     _redactor.secrets = tuple(sorted({secret for secret in secrets if secret}, key=len, reverse=True))

@@ -71,7 +71,9 @@ def _apply(connection: Connection, file: Path) -> bool:
         known = {row.version: row.sha256 for row in store.query(connection, "migrations")}
         if file.stem in known:
             if known[file.stem] != sha256:
-                raise ReceiverError(f"migration {file.stem} was edited after it had been applied; add a new one instead")
+                raise ReceiverError(
+                    f"migration {file.stem} was edited after it had been applied; add a new one instead"
+                )
             return False
         started = time.monotonic()
         connection.execute(_LOCK_TIMEOUT)

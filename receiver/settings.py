@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import structlog
 from environs import Env, EnvError
 from marshmallow import validate
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from receiver import logs
 from receiver.errors import SettingsError
-from receiver.providers import PROVIDERS
+from receiver.providers import PROVIDERS, variables
 from receiver.providers.base import Provider
+
+log = structlog.get_logger(__name__)
 
 _POSITIVE = validate.Range(min=0, min_inclusive=False)
 
@@ -47,13 +51,21 @@ class Settings:
         return tuple(lines)
 
 
+def announce() -> None:
+    """Check the settings once before any worker starts, and log what is off. Raises ``SettingsError``."""
+    configuration = load()
+    logs.configure(configuration.secrets())
+    for line in configuration.off():
+        log.warning("off", what=line)
+
+
 def load() -> Settings:
     """Read and check the environment. Raises ``SettingsError`` that names the variable and prints no value."""
     env = Env()
     try:
         return Settings(
             database_url=_database_url(env),
-            api_tokens=secret_list(env, "API_TOKENS"),
+            api_tokens=variables.words(env, "API_TOKENS"),
             providers=tuple(provider.from_env(env) for provider in PROVIDERS),
             reconcile_interval=_duration(env, "RECONCILE_INTERVAL_SECONDS", 60, "seconds"),
             overdue_after=_duration(env, "OVERDUE_AFTER_SECONDS", 600, "seconds"),

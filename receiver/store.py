@@ -60,7 +60,9 @@ def read(
     source: Source,
     body: bytes,
     content_type: str = "",
+    *,
     channel: str | None = None,
+    batch_id: str | None = None,
     payload_id: int | None = None,
 ) -> Arrival:
     """Have a body read by its provider; never fails: what cannot be read is an arrival with an ``error``."""
@@ -68,7 +70,7 @@ def read(
         if source is Source.SENT:
             reading = provider.read_sent(body, content_type)
         else:
-            reading = provider.read(body, content_type, channel)
+            reading = provider.read(body, content_type, channel, batch_id)
         error = None
     except Unreadable as unreadable:
         reading, error = _NOTHING, str(unreadable)
@@ -83,55 +85,66 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[Recorded
     parameters = {
         "arrivals": json.dumps([_arrival(n, arrival) for n, arrival in enumerate(arrivals, 1)]),
         "bodies": [b"" if arrival.payload_id else arrival.body for arrival in arrivals],
-        "reports": _array(_report(n, report) for n, arrival in enumerate(arrivals, 1) for report in arrival.reading.reports),
-        "rejects": _array(_reject(n, a.provider, item) for n, a in enumerate(arrivals, 1) for item in a.reading.rejected),
+        "reports": _array(_report(n, report) for n, a in enumerate(arrivals, 1) for report in a.reading.reports),
+        "rejects": _array(
+            _reject(n, a.provider, item) for n, a in enumerate(arrivals, 1) for item in a.reading.rejected
+        ),
         "batches": _array(
             {"provider": arrival.provider, "source": arrival.source, **batch._asdict()}
             for arrival in arrivals
             for batch in arrival.reading.batches
         ),
     }
-    rows = connection.execute(QUERIES["record"], parameters, binary=False).fetchall()
-    return [_recorded(arrivals[n - 1].reading, payload_id, fresh, changed) for n, payload_id, fresh, changed in sorted(rows)]
+    rows = connection.execute(QUERIES["record"], parameters).fetchall()
+    return [_recorded(arrivals[n - 1].reading, *row) for n, *row in sorted(rows)]
 
 
-def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Recorded | psycopg.Error]:
-    """Record arrivals so that one that the database refuses does not fail its neighbours.
+def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Recorded]:
+    """Record arrivals so that nothing that the database refuses (and no reader noticed) fails its neighbours.
 
-    What the database refuses of an arrival goes to quarantine, so that its neighbours in the body are kept as well.
-    Raises ``psycopg.OperationalError`` when the database cannot commit at all.
+    A refused report goes to quarantine, its neighbours in the body are kept; where that does not help, the raw body is.
+    Changes the ``reading`` and ``error`` of such an arrival. Raises ``psycopg.OperationalError`` when the database
+    cannot commit at all.
     """
     try:
-        return list(record(connection, arrivals))
+        return record(connection, arrivals)
     except psycopg.OperationalError:
         raise
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeError) as refusal:
         if len(arrivals) > 1:
-            return [outcome for arrival in arrivals for outcome in record_each(connection, [arrival])]
-        return [_record_without_refused(connection, arrivals[0], error)]
+            return [recorded for arrival in arrivals for recorded in record_each(connection, [arrival])]
+        return [_record_what_is_accepted(connection, arrivals[0], refusal)]
 
 
-def _record_without_refused(connection: Connection, arrival: Arrival, error: psycopg.Error) -> Recorded | psycopg.Error:
+def _record_what_is_accepted(connection: Connection, arrival: Arrival, refusal: Exception) -> Recorded:
     kept, refused = [], []
     for report in arrival.reading.reports:
-        try:
-            with connection.transaction(force_rollback=True):
-                record(connection, [Arrival(arrival.provider, arrival.source, b"", Reading("probe", [report], []))])
+        reason = _refusal_of(connection, arrival, report)
+        if reason is None:
             kept.append(report)
-        except psycopg.OperationalError:
-            raise
-        except (psycopg.Error, UnicodeError) as cause:
-            reason = f"refused by the database: {type(cause).__name__}"
+        else:
             refused.append(Rejected(report.item, reason, json.dumps(report._asdict(), default=str)))
-    if not refused:
-        return error
-    arrival.reading = arrival.reading._replace(reports=kept, rejected=[*arrival.reading.rejected, *refused])
+    if refused:
+        arrival.reading = arrival.reading._replace(reports=kept, rejected=[*arrival.reading.rejected, *refused])
+    else:
+        arrival.reading, arrival.error = _NOTHING, _refusal(refusal)
+    return record(connection, [arrival])[0]
+
+
+def _refusal_of(connection: Connection, arrival: Arrival, report: DeliveryReport) -> str | None:
+    probe = Arrival(arrival.provider, arrival.source, b"", Reading("probe", [report], []))
     try:
-        return record(connection, [arrival])[0]
+        with connection.transaction(force_rollback=True):
+            record(connection, [probe])
     except psycopg.OperationalError:
         raise
-    except psycopg.Error as still:
-        return still
+    except (psycopg.Error, UnicodeError) as refusal:
+        return _refusal(refusal)
+    return None
+
+
+def _refusal(error: Exception) -> str:
+    return f"refused by the database: {type(error).__name__}"
 
 
 def _array(items: Any) -> str:
@@ -184,16 +197,16 @@ def _recorded(reading: Reading, payload_id: int, fresh: int, changed: int) -> Re
     return Recorded(payload_id, good + bad + reading.ignored, changed, good - fresh, bad, reading.ignored)
 
 
-def query(connection: Connection, name: str, **parameters: Any) -> list[Any]:
+def query(connection: Connection, statement: str, /, **parameters: Any) -> list[Any]:
     """The rows of a named statement, as named tuples."""
     with connection.cursor(row_factory=namedtuple_row) as cursor:
-        cursor.execute(QUERIES[name], parameters)
+        cursor.execute(QUERIES[statement], parameters)
         return cursor.fetchall() if cursor.description else []
 
 
-def execute(connection: Connection, name: str, **parameters: Any) -> int:
+def execute(connection: Connection, statement: str, /, **parameters: Any) -> int:
     """Run a named statement; gives the number of rows that it touched."""
-    return connection.execute(QUERIES[name], parameters).rowcount
+    return connection.execute(QUERIES[statement], parameters).rowcount
 
 
 def message(connection: Connection, provider: str, message_id: str) -> str | None:

@@ -93,16 +93,22 @@ update sent_batch set
     else now() + least(%(interval)s * power(2, least(failures, 20)), interval '1 hour') end
 where provider = %(provider)s and batch_id = %(batch_id)s;
 
+-- drop_batch: an id that cannot be asked about
+update sent_batch set next_pull_at = null where provider = %(provider)s and batch_id = %(batch_id)s;
+
 -- unread: bodies that were stored but not read, because the process died in between
-select id, provider, source::text, channel, content_type, body, pull_id from payload
-where kind is null and received_at < now() - interval '1 minute'
-order by id
+select p.id, p.provider, p.source::text, p.channel, p.content_type, p.body, pull.batch_id
+from payload p left join pull on pull.id = p.pull_id
+where p.kind is null and p.received_at < now() - interval '1 minute'
+order by p.id
 limit %(limit)s;
 
 -- to_replay: bodies that could not be read, or with items in quarantine
-select id, provider, source::text, channel, content_type, body, pull_id from payload p
-where id > %(after)s and (kind is null or kind = 'unreadable' or exists (select from quarantine q where q.payload_id = p.id))
-order by id
+select p.id, p.provider, p.source::text, p.channel, p.content_type, p.body, pull.batch_id
+from payload p left join pull on pull.id = p.pull_id
+where p.id > %(after)s
+  and (p.kind is null or p.kind = 'unreadable' or exists (select from quarantine q where q.payload_id = p.id))
+order by p.id
 limit %(limit)s;
 
 -- count_to_replay: how many these are

@@ -44,6 +44,8 @@ class Provider(ABC):
     webhook_secrets: tuple[str, ...] = ()
     """Accepted secrets of the webhook; empty: the webhook is off."""
     base_url: str = ""
+    batch_endpoint: ClassVar[str | None] = None
+    """The store of ``batch_pull``, None where the provider has none."""
 
     @classmethod
     @abstractmethod
@@ -59,11 +61,14 @@ class Provider(ABC):
         """What is off and which variables would turn it on, one line each; said once at start."""
 
     @abstractmethod
-    def read(self, body: bytes, content_type: str = "", channel: str | None = None) -> Reading:
+    def read(
+        self, body: bytes, content_type: str = "", channel: str | None = None, batch_id: str | None = None
+    ) -> Reading:
         """Read a pushed or pulled body.
 
-        ``channel`` is that of the endpoint it was pulled from. Raises ``Unreadable`` when the body as a whole is not
-        JSON or XML, truncated, or not an object; never for an item that cannot be understood: that is ``Rejected``.
+        ``channel`` is that of the endpoint it was pulled from, ``batch_id`` the batch that was asked about (an answer
+        need not name it). Raises ``Unreadable`` when the body as a whole is not JSON or XML, truncated, or not an
+        object; never for an item that cannot be understood: that is ``Rejected``.
         """
 
     @abstractmethod
@@ -82,9 +87,10 @@ class Provider(ABC):
     def report_pulls(self) -> list[Pull]:
         """The one-time stores to be drained every cycle."""
 
-    @abstractmethod
     def batch_pull(self, batch_id: str) -> Pull | None:
-        """The repeatable question for one batch, or None where the provider has none."""
+        """The repeatable question for one batch, where there is a ``batch_endpoint``; None for an id that cannot be
+        asked about."""
+        return None
 
     @abstractmethod
     def authorize(self, request: requests.Request) -> None:

@@ -182,3 +182,10 @@ def _time(value: object) -> datetime:
     if not 1 < time.year < 9999:  # the edges overflow when they are shown in another time zone
         raise ValueError("year out of range")
     return time
+
+
+def in_utc(time: datetime | None) -> tuple[datetime | None, bool]:
+    """Take a time without an offset as UTC, and say whether that was done."""
+    if time is None or time.tzinfo is not None:
+        return time, False
+    return time.replace(tzinfo=UTC), True

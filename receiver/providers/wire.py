@@ -93,7 +93,7 @@ def reason(error: ValidationError, spelled: Mapping[str, str] | None = None) -> 
 
     ``spelled`` maps names of fields to the names that the item itself uses.
     """
-    return "; ".join(_reasons(error.normalized_messages(), "", spelled or {}))
+    return "; ".join(_reasons(error.messages_dict, "", spelled or {}))
 
 
 def _reasons(messages: Mapping[str, Any], prefix: str, spelled: Mapping[str, str]) -> Iterator[str]:
@@ -103,3 +103,9 @@ def _reasons(messages: Mapping[str, Any], prefix: str, spelled: Mapping[str, str
             yield from _reasons(found, path, spelled)
         else:
             yield f"{spelled.get(path, path)}: {' '.join(found)}"
+
+
+def plain_number(destination: str) -> str:
+    """One form of a phone number for every provider, its digits; anything else is an opaque id and stays as it is."""
+    digits = destination.removeprefix("+")
+    return digits if digits.isdecimal() else destination

@@ -52,9 +52,7 @@ class Backlog:
     def report(self, number: int) -> Report:
         """One of them as the ledger wants it."""
         stencil = self._stencils[number % len(self._stencils)]
-        message = replace(
-            stencil.message, message_id=self._message_id(number), destination=self._destination(number)
-        )
+        message = replace(stencil.message, message_id=self._message_id(number), destination=self._destination(number))
         return replace(stencil, message=message)
 
     def _message_id(self, number: int) -> str:

@@ -83,6 +83,8 @@ class Missing(NamedTuple):
     status: str
     handed_out: bool
     """It was in an answer that did not get through whole: only a repeatable read can still tell it."""
+    superseded: bool
+    """The message has a later report, so that no repeatable read will ever tell this one."""
 
 
 class Ledger:
@@ -125,9 +127,11 @@ class Ledger:
         """Note the state of a message that a repeatable read told; said again, it is noted once."""
         with self.lock:
             mark = (_key(message), seen[:-1])
-            if pull.intact and mark not in self._known:
+            if mark in self._known:
+                return
+            if pull.intact:
                 self._known.add(mark)
-                self._see(message, seen)
+            self._see(message, seen)
 
     def sent(self, message: Message) -> None:
         """Note that ``/sent`` has accepted the provider's answer for this message."""
@@ -168,7 +172,7 @@ class Ledger:
             arrived = {s.report for seen in self._seen.values() for s in seen if _arrived(s)}
             attempted = {number for pull in self.pulls for number in pull.reports}
             return [
-                Missing(*_key(r.message), r.step.verdict, r.number in attempted)
+                Missing(*_key(r.message), r.step.verdict, r.number in attempted, r is not r.message.current)
                 for r in self.reports
                 if r.number not in arrived
             ]

@@ -14,7 +14,7 @@ _MESSAGING_PLUS_PATHS = ("/batch", "/message", "/dr-responses")
 _NEWER_STYLE = ("/sms/3/logs",)
 
 
-class Refused(Exception):  # noqa: N818 - it is the provider's answer, not our error
+class Refused(Exception):
     """A request that the provider answers with an error."""
 
     def __init__(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import ValidationError
 
 from receiver.errors import Unreadable
-from receiver.providers.fields import is_absent
+from receiver.providers.fields import in_utc, is_absent
 from receiver.providers.infobip.codes import verdict
 from receiver.providers.infobip.schema import SPELLINGS, EntrySchema
 from receiver.providers.infobip.xml import read_xml
-from receiver.providers.wire import is_xml, read_json, reason, rejected
+from receiver.providers.wire import is_xml, plain_number, read_json, reason, rejected
 from receiver.reports import DeliveryReport, Reading, Rejected
 
 REPORT = "delivery_report"
 _SCHEMA = EntrySchema()
-_NO_STATUS = ValidationError({"status.groupId": ["Missing data for required field."]})
 # Kinds by the key that gives them away, for objects without a status and for bodies without results
 _KINDS = {
     "seenAt": "seen",
@@ -74,15 +72,16 @@ def _read_all(entries: object, name: str, channel: str | None) -> Reading:
     refused: list[Rejected] = []
     others: list[str] = []
     for item, entry in enumerate(entries):
-        kind = _kind(entry) if isinstance(entry, dict) else None
-        if kind:
-            others.append(kind)
-            continue
-        try:
-            reports.append(_report(item, entry, channel))
-        except ValidationError as error:
-            refused.append(rejected(item, _reason(error, entry, name), entry))
         entries[item] = None  # a large body's objects are let go as soon as they are read
+        if not isinstance(entry, dict):
+            refused.append(rejected(item, f"{name}: Not an object.", entry))
+        elif kind := _kind(entry):
+            others.append(kind)
+        else:
+            try:
+                reports.append(_report(item, entry, channel))
+            except ValidationError as error:
+                refused.append(rejected(item, reason(error, _spelled(entry)), entry))
     kind = others[0] if others and not reports and not refused else REPORT
     return Reading(kind, reports, refused, ignored=len(others), entries=len(entries))
 
@@ -96,31 +95,43 @@ def _kind(entry: Mapping[str, Any]) -> str | None:
             return kind
     if isinstance(entry.get("message"), list):
         return "inbound"  # the parts of an MMS
-    events = [str(entry[key]).upper() for key in ("event", "notificationType", "interactionType") if key in entry]
-    if any("CLICK" in event for event in events):
-        return "click"
-    return "seen" if "SEEN" in events else None
+    for key in ("event", "notificationType", "interactionType"):
+        event = entry.get(key)
+        if isinstance(event, str) and "CLICK" in event:
+            return "click"
+        if event == "SEEN":
+            return "seen"
+    return None
 
 
-def _report(item: int, entry: Any, channel: str | None) -> DeliveryReport:
-    data = _SCHEMA.load(_spell(entry))
+def _spelled(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The names that this entry spells in the way of version 3."""
+    return {name: other for name, other in SPELLINGS.items() if other in entry and is_absent(entry.get(name))}
+
+
+def _report(item: int, entry: dict[str, Any], channel: str | None) -> DeliveryReport:
+    spelled = _spelled(entry)
+    data = _SCHEMA.load({**entry, **{name: entry[other] for name, other in spelled.items()}} if spelled else entry)
     status, error, price = data["status"], data["error"], data["price"]
     group_id, group_name, status_id = status.get("group_id"), status.get("group_name"), status.get("id")
     if group_id is None and group_name is None and status_id is None:
-        raise _NO_STATUS
+        raise ValidationError({"status.groupId": ["Missing data for required field."]})
     means, is_final, of_reused_id = verdict(group_id, group_name, status_id)
-    sent_at, done_at = data["sent_at"], data["done_at"]
+    sent_at, is_sent_naive = in_utc(data["sent_at"])
+    done_at, is_done_naive = in_utc(data["done_at"])
     own_channel = data["channel"]
     error_id = error.get("id")
     return DeliveryReport(
         item=item,
         provider="infobip",
         message_id=data["message_id"],
-        destination=_destination(data["destination"]),
+        destination=plain_number(data["destination"]),
         status=means,
         is_final=is_final,
         of_reused_id=of_reused_id,
-        channel=own_channel.lower() if own_channel else channel or ("sms" if _has_sms_count(entry) else None),
+        channel=own_channel.lower()
+        if own_channel
+        else channel or (None if is_absent(entry.get("smsCount")) else "sms"),
         batch_id=data["batch_id"],
         status_code=None if status_id is None else str(status_id),
         status_name=status.get("name"),
@@ -128,9 +139,9 @@ def _report(item: int, entry: Any, channel: str | None) -> DeliveryReport:
         error_code=None if error_id is None else str(error_id),
         error_name=error.get("name"),
         error_permanent=error.get("permanent"),
-        sent_at=_aware(sent_at),
-        done_at=_aware(done_at),
-        times_assumed_utc=_is_naive(sent_at) or _is_naive(done_at),
+        sent_at=sent_at,
+        done_at=done_at,
+        times_assumed_utc=is_sent_naive or is_done_naive,
         segments=data["segments"],
         mcc_mnc=data["mcc_mnc"],
         price=price.get("amount"),

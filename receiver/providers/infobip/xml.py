@@ -71,15 +71,14 @@ def read_xml(body: bytes) -> dict[str, Any]:
 
 def _items(value: object, children: tuple[str, ...]) -> object:
     """Flatten ``results/result``, ``results/results``, repeated ``results``, and one of any of them, into a list."""
+    if isinstance(value, str):
+        return value or []
     items: list[object] = []
     for element in value if isinstance(value, list) else [value]:
-        names = [name for name in children if name in element] if isinstance(element, dict) else []
-        for name in names:
-            child = element[name]
+        found = [element[name] for name in children if name in element] if isinstance(element, dict) else []
+        for child in found or [element]:
             items.extend(child if isinstance(child, list) else [child])
-        if not names and element != "":
-            items.append(element)
-    return value if isinstance(value, str) and value else items
+    return items
 
 
 class _Objects:

@@ -1,0 +1,46 @@
+# make run, make test, make lint, make bench: each installs what it needs into .venv first. PYTHON=python3.12 chooses
+# the Python; it must be 3.11 or later. Nothing is fetched again until a requirements file changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Empty where there is no such Python, or it is too old, or it cannot make environments.
+VERSION := $(shell $(PYTHON) -c 'import sys, venv, ensurepip; sys.version_info >= (3, 11) and print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+INSTALLED := .venv/installed-$(VERSION)
+
+.PHONY: run test lint format bench lock clean
+
+run: $(INSTALLED)
+	@exec $(BIN)/python -m dev.run
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+$(INSTALLED): requirements.txt requirements-test.txt
+	@test -n "$(VERSION)" || { echo "make: $(PYTHON) must be Python 3.11 or later with venv (on Debian: apt install python3-venv); choose another with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(if $(wildcard .venv/lib/python$(VERSION)),,--clear) .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt
+	@touch $@
+
+# The newest versions that setup.cfg allows, with the hashes of every file, for Python 3.11 and later.
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+lock: $(INSTALLED)
+	$(BIN)/$(LOCK) setup.cfg --output-file requirements.txt
+	$(BIN)/$(LOCK) setup.cfg --extra test --constraint requirements.txt --output-file requirements-test.txt
+
+# As fresh as a clone: the embedded database goes too.
+clean:
+	rm -rf "$$(readlink -f .data/postgres)" .data .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

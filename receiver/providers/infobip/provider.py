@@ -1,0 +1,140 @@
+"""Infobip: settings, authentication, and the stores that hand out each report once."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import requests
+
+from receiver.errors import SettingsError
+from receiver.providers import variables
+from receiver.providers.base import Provider, Pull
+from receiver.providers.infobip import reading
+from receiver.reports import Reading
+
+if TYPE_CHECKING:
+    from environs import Env
+
+# Channel: endpoint, and the channel of its entries where they do not say it
+_STORES: dict[str, tuple[str, str | None]] = {
+    "sms": ("/sms/1/reports", "sms"),
+    "sms-v3": ("/sms/3/reports", "sms"),
+    "facebook": ("/facebook/1/reports", "facebook"),
+    "messenger": ("/messenger/1/reports", "messenger"),
+    "omni": ("/omni/1/reports", None),
+    "viber": ("/viber/2/reports", "viber"),
+    "rcs": ("/rcs/2/reports", "rcs"),
+    "messages-api": ("/messages-api/1/reports", None),
+}
+_SAME_STORE = (("sms", "sms-v3"), ("facebook", "messenger"))
+"""Two endpoints over one store steal each other's reports; each report is handed out once."""
+_LIMIT = 1000
+"""Largest page since the current documentation; the 10,000 of the old one is refused."""
+
+
+class Infobip(Provider):
+    """Infobip, all channels."""
+
+    name = "infobip"
+    slug = "infobip"
+
+    def __init__(
+        self,
+        *,
+        base_url: str = "",
+        api_key: str = "",
+        username: str = "",
+        password: str = "",
+        channels: tuple[str, ...] = ("sms", "facebook"),
+        webhook_secrets: tuple[str, ...] = (),
+    ) -> None:
+        """Take settings that are already checked; an API key goes before user name and password."""
+        self.base_url = base_url
+        self.webhook_secrets = webhook_secrets
+        self._api_key = api_key
+        self._password = password
+        self._basic = base64.b64encode(f"{username}:{password}".encode()).decode() if username and password else ""
+        self._channels = channels
+
+    @classmethod
+    def from_env(cls, env: Env) -> Infobip:
+        """Read the ``INFOBIP_`` variables; raises ``SettingsError`` for a wrong value."""
+        username = variables.text(env, "INFOBIP_USERNAME")
+        password = variables.text(env, "INFOBIP_PASSWORD")
+        if username and not password:
+            raise SettingsError("INFOBIP_PASSWORD: missing, as INFOBIP_USERNAME is set")
+        if password and not username:
+            raise SettingsError("INFOBIP_USERNAME: missing, as INFOBIP_PASSWORD is set")
+        if ":" in username:
+            raise SettingsError("INFOBIP_USERNAME: a colon is not possible in HTTP Basic (RFC 7617)")
+        return cls(
+            base_url=variables.base_url(env, "INFOBIP_BASE_URL"),
+            api_key=variables.credential(env, "INFOBIP_API_KEY"),
+            username=username,
+            password=password,
+            channels=_channels(variables.words(env, "INFOBIP_CHANNELS", ("sms", "facebook"))),
+            webhook_secrets=variables.words(env, "INFOBIP_WEBHOOK_SECRETS"),
+        )
+
+    def secrets(self) -> tuple[str, ...]:
+        """Key, password, what is made of them in headers and URLs, and the webhook's secrets."""
+        return variables.spellings(self._api_key, self._password, self._basic, *self.webhook_secrets)
+
+    def off(self) -> tuple[str, ...]:
+        """Name what is off."""
+        lines = []
+        if not self.webhook_secrets:
+            lines.append("infobip: the webhook is off, INFOBIP_WEBHOOK_SECRETS is missing")
+        missing = [] if self.base_url else ["INFOBIP_BASE_URL"]
+        if not (self._api_key or self._basic):
+            missing.append("INFOBIP_API_KEY (or INFOBIP_USERNAME and INFOBIP_PASSWORD)")
+        if missing:
+            lines.append(f"infobip: pulling is off, missing: {', '.join(missing)}")
+        return tuple(lines)
+
+    def read(
+        self, body: bytes, content_type: str = "", channel: str | None = None, batch_id: str | None = None
+    ) -> Reading:
+        """Read reports of any channel, pushed, pulled or from the logs, in JSON or XML."""
+        return reading.read(body, content_type, channel)
+
+    def read_sent(self, body: bytes, content_type: str = "") -> Reading:
+        """Read the answer of /sms/2 or /sms/3 to a send request, in JSON or XML."""
+        return reading.read_sent(body, content_type)
+
+    @property
+    def can_pull(self) -> bool:
+        """Whether there are an address and credentials."""
+        return bool(self.base_url and (self._api_key or self._basic))
+
+    def report_pulls(self) -> list[Pull]:
+        """One for each channel of ``INFOBIP_CHANNELS``."""
+        return [
+            Pull(endpoint, endpoint, {"limit": str(_LIMIT)}, one_time=True, limit=_LIMIT, channel=channel)
+            for endpoint, channel in (_STORES[name] for name in self._channels)
+        ]
+
+    def batch_pull(self, batch_id: str) -> Pull | None:
+        """Nothing: a bulk is not asked about as a whole."""
+        return None
+
+    def authorize(self, request: requests.Request) -> None:
+        """Add the ``Authorization`` header; ``App`` goes before ``Basic``."""
+        request.headers["Authorization"] = f"App {self._api_key}" if self._api_key else f"Basic {self._basic}"
+        request.headers["Accept"] = "application/json"
+
+
+def _channels(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Check ``INFOBIP_CHANNELS``; names are case-insensitive."""
+    channels = tuple(dict.fromkeys(name.lower() for name in names))
+    if not set(channels) <= set(_STORES):
+        raise SettingsError(f"INFOBIP_CHANNELS: unknown channel; known are {', '.join(_STORES)}")
+    for one, other in _SAME_STORE:
+        if one in channels and other in channels:
+            raise SettingsError(f"INFOBIP_CHANNELS: {one} and {other} read the same store, choose one of them")
+    if "messages-api" in channels and len(channels) > 1:
+        raise SettingsError(
+            "INFOBIP_CHANNELS: messages-api reads the stores of all other channels, it must stand alone"
+        )
+    return channels

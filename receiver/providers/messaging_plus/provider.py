@@ -1,0 +1,91 @@
+"""Messaging Plus: settings, authentication, and the question for a batch, which may be asked again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import requests
+
+from receiver.providers import variables
+from receiver.providers.base import Provider, Pull
+from receiver.providers.messaging_plus import reading
+from receiver.providers.messaging_plus.codes import Code
+from receiver.reports import Reading
+
+if TYPE_CHECKING:
+    from environs import Env
+
+DEFAULT_BASE_URL = "https://mplus.instagiv.com"
+
+
+class MessagingPlus(Provider):
+    """Messaging Plus (Cymba)."""
+
+    name = "messaging_plus"
+    slug = "messaging-plus"
+
+    def __init__(
+        self, *, base_url: str = DEFAULT_BASE_URL, api_key: str = "", webhook_secrets: tuple[str, ...] = ()
+    ) -> None:
+        """Take settings that are already checked."""
+        self.base_url = base_url
+        self.webhook_secrets = webhook_secrets
+        self._api_key = api_key
+
+    @classmethod
+    def from_env(cls, env: Env) -> MessagingPlus:
+        """Read the ``MESSAGING_PLUS_`` variables; raises ``SettingsError`` for a wrong value."""
+        return cls(
+            base_url=variables.base_url(env, "MESSAGING_PLUS_BASE_URL", DEFAULT_BASE_URL),
+            api_key=variables.credential(env, "MESSAGING_PLUS_API_KEY"),
+            webhook_secrets=variables.words(env, "MESSAGING_PLUS_WEBHOOK_SECRETS"),
+        )
+
+    def secrets(self) -> tuple[str, ...]:
+        """The key, also as it is spelled in a URL, and the webhook's secrets."""
+        return variables.spellings(self._api_key, *self.webhook_secrets)
+
+    def off(self) -> tuple[str, ...]:
+        """Name what is off."""
+        lines = []
+        if not self.webhook_secrets:
+            lines.append("messaging_plus: the webhook is off, MESSAGING_PLUS_WEBHOOK_SECRETS is missing")
+        if not self._api_key:
+            lines.append("messaging_plus: pulling is off, missing: MESSAGING_PLUS_API_KEY")
+        return tuple(lines)
+
+    def read(
+        self, body: bytes, content_type: str = "", channel: str | None = None, batch_id: str | None = None
+    ) -> Reading:
+        """Read a receipt or the answer for a batch, in JSON; ``batch_id`` is used where the body names no batch."""
+        return reading.read(body, batch_id)
+
+    def read_sent(self, body: bytes, content_type: str = "") -> Reading:
+        """Read the answer to add-message or add-batch."""
+        return reading.read_sent(body)
+
+    def read_codes(self, body: bytes) -> list[Code]:
+        """Read the answer of ``GET /dr-responses``; raises ``Unreadable`` when it is no JSON array."""
+        return reading.read_codes(body)
+
+    @property
+    def can_pull(self) -> bool:
+        """Whether there is a key."""
+        return bool(self._api_key)
+
+    def report_pulls(self) -> list[Pull]:
+        """Nothing: reports are asked for by batch."""
+        return []
+
+    def batch_pull(self, batch_id: str) -> Pull | None:
+        """Ask for the state of every message of a batch; None for an id that would change the path."""
+        if batch_id in ("", ".", ".."):
+            return None
+        path = f"/batch/{quote(batch_id, safe='')}"
+        return Pull("/batch", path, {"details": "true"}, batch_id=batch_id)
+
+    def authorize(self, request: requests.Request) -> None:
+        """Add the ``key`` query parameter; keep such a URL out of every log."""
+        request.params = {**request.params, "key": self._api_key}
+        request.headers["Accept"] = "application/json"

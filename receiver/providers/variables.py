@@ -1,0 +1,54 @@
+"""Reading a provider's variables. Errors name the variable and never print a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus, urlsplit
+
+from receiver.errors import SettingsError
+
+if TYPE_CHECKING:
+    from environs import Env
+
+
+def text(env: Env, name: str, default: str = "") -> str:
+    """Give a variable without surrounding blanks; a blank one counts as unset."""
+    return (env.str(name, default="") or "").strip() or default
+
+
+def words(env: Env, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Give a comma-separated list without blanks and repetitions; a blank one counts as unset."""
+    found = dict.fromkeys(word.strip() for word in text(env, name).split(","))
+    return tuple(word for word in found if word) or default
+
+
+def credential(env: Env, name: str) -> str:
+    """Give a secret that is sent in a header or a query; other characters would fail, with the value in the error."""
+    value = text(env, name)
+    if not (value.isascii() and (value.isprintable() or not value)):
+        raise SettingsError(f"{name}: only printable ASCII characters are possible")
+    return value
+
+
+def base_url(env: Env, name: str, default: str = "") -> str:
+    """Give an http(s) address without a trailing slash, empty where unset."""
+    value = text(env, name, default)
+    if not value:
+        return ""
+    try:
+        parts = urlsplit(value)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, a bracket too many
+        is_good = False
+    if not is_good or "@" in parts.netloc or parts.query or parts.fragment or not value.isprintable() or " " in value:
+        raise SettingsError(f"{name}: must be like https://host, without user, query and fragment")
+    return value.rstrip("/")
+
+
+def spellings(*secrets: str) -> tuple[str, ...]:
+    """Give every secret as it is and as it is spelled in a URL, for redaction."""
+    return tuple(dict.fromkeys(form for secret in secrets if secret for form in _spellings(secret)))
+
+
+def _spellings(secret: str) -> tuple[str, ...]:
+    return secret, quote(secret, safe=""), quote(secret), quote_plus(secret)

@@ -1,0 +1,226 @@
+"""The way of every GET: commit the intent, send, commit the raw answer, and only then read and record it.
+
+Wherever a process dies, the database tells where it was. When a one-time GET is sent, the database has just proven
+that it can commit, and nobody else reads the same store: the lease is checked in the statement that commits the intent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import NamedTuple
+
+import structlog
+from psycopg.types.json import Jsonb
+
+from receiver import fetch, store
+from receiver.database import Connection
+from receiver.errors import ReceiverError
+from receiver.providers.base import Provider, Pull
+from receiver.reports import Source
+from receiver.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LEASE = timedelta(seconds=2 * fetch.TOTAL_SECONDS)
+"""Longer than a GET may take: a lease that has run out belongs to a process that is gone or stalled."""
+_AT_ONCE = 4
+"""Repeatable questions that are sent side by side."""
+_ABOUT_THE_QUESTION = (400, 404)
+"""Answers that speak of one question only; after any other failure the whole store gets a rest."""
+
+
+class _StoreFailed(ReceiverError):
+    def __init__(self, answer: fetch.Answer) -> None:
+        super().__init__("the store does not answer now")
+        self.retry_after = answer.retry_after
+
+
+class _LeaseLost(ReceiverError):
+    pass
+
+
+class _Asked(NamedTuple):
+    pull: Pull
+    answer: fetch.Answer
+    arrival: store.Arrival | None
+    """None: there was no answer that could be read."""
+
+
+class Puller:
+    """The one consumer of one store (provider and endpoint), for as long as it has the lease."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Settings,
+        provider: Provider,
+        *,
+        endpoint: str,
+        holder: str,
+        stop: threading.Event,
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._provider = provider
+        self._store = {"provider": provider.name, "endpoint": endpoint}
+        self._lease = {**self._store, "holder": holder, "lease": LEASE}
+        self._stop = stop
+        self._sessions = [fetch.session() for _ in range(_AT_ONCE)]
+
+    def drain(self, pull: Pull) -> bool:
+        """Read a one-time store page by page, until a page is not full; gives whether all went well."""
+        return self._while_leased(lambda: self._drain(pull))
+
+    def follow_batches(self) -> bool:
+        """Ask about every batch that is due; gives whether all went well."""
+        return self._while_leased(self._follow_batches)
+
+    def _while_leased(self, work: Callable[[], None]) -> bool:
+        if not store.execute(self._connection, "acquire_lease", **self._lease):
+            log.info("store_is_taken_or_rests", **self._store)
+            return True
+        failure = None
+        try:
+            work()
+        except _StoreFailed as error:
+            failure = error
+        except _LeaseLost:
+            log.warning("lease_lost", **self._store)
+        store.execute(
+            self._connection,
+            "release_lease",
+            **self._lease,
+            failed=failure is not None,
+            retry_after=failure and failure.retry_after and timedelta(seconds=failure.retry_after),
+            interval=self._settings.reconcile_interval,
+        )
+        return failure is None
+
+    def _drain(self, pull: Pull) -> None:
+        while not self._stop.is_set():
+            [asked] = self._ask([pull])
+            if asked.arrival is None:
+                raise _StoreFailed(asked.answer)
+            if pull.limit is None or asked.arrival.reading.entries < pull.limit:
+                return
+
+    def _follow_batches(self) -> None:
+        while not self._stop.is_set():
+            due = store.query(self._connection, "due_batches", provider=self._provider.name, limit=_AT_ONCE)
+            if not due:
+                return
+            asked = self._ask(self._questions([row.batch_id for row in due]))
+            for one in asked:
+                self._schedule_batch(one)
+            for one in asked:
+                if one.arrival is None and one.answer.status not in _ABOUT_THE_QUESTION:
+                    raise _StoreFailed(one.answer)
+
+    def _questions(self, batch_ids: Sequence[str]) -> list[Pull]:
+        pulls = {batch_id: self._provider.batch_pull(batch_id) for batch_id in batch_ids}
+        for batch_id, pull in pulls.items():
+            if pull is None:
+                store.execute(self._connection, "drop_batch", provider=self._provider.name, batch_id=batch_id)
+        return [pull for pull in pulls.values() if pull]
+
+    def _schedule_batch(self, asked: _Asked) -> None:
+        store.execute(
+            self._connection,
+            "batch_failed" if asked.arrival is None else "batch_answered",
+            provider=self._provider.name,
+            batch_id=asked.pull.batch_id,
+            entries=asked.arrival and asked.arrival.reading.entries,
+            interval=self._settings.reconcile_interval,
+            give_up=self._settings.give_up_after,
+        )
+
+    def _ask(self, pulls: Sequence[Pull]) -> list[_Asked]:
+        pull_ids = [self._begin(pull) for pull in pulls]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            answers = list(pool.map(lambda http, pull: fetch.fetch(http, self._provider, pull), self._sessions, pulls))
+        arrivals = [self._keep(*one) for one in zip(pulls, pull_ids, answers, strict=True)]
+        recorded = iter(store.record_each(self._connection, [arrival for arrival in arrivals if arrival]))
+        asked = []
+        for pull, pull_id, answer, arrival in zip(pulls, pull_ids, answers, arrivals, strict=True):
+            understood = arrival and self._finish(pull_id, arrival, next(recorded))
+            log.info(
+                "pulled",
+                **self._store,
+                pull_id=pull_id,
+                outcome="unreadable" if arrival and not understood else answer.outcome,
+                http_status=answer.status,
+                error=answer.error,
+                entries=arrival and arrival.reading.entries,
+            )
+            asked.append(_Asked(pull, answer, arrival if understood else None))
+        return asked
+
+    def _begin(self, pull: Pull) -> int:
+        rows = store.query(
+            self._connection,
+            "begin_pull",
+            **self._lease,
+            channel=pull.channel,
+            batch_id=pull.batch_id,
+            params=Jsonb(dict(pull.params)),
+        )
+        if not rows:
+            raise _LeaseLost
+        pull_id: int = rows[0].id
+        return pull_id
+
+    def _keep(self, pull: Pull, pull_id: int, answer: fetch.Answer) -> store.Arrival | None:
+        """Commit the raw answer; gives it read where it is one to be read."""
+        rows = store.query(
+            self._connection,
+            "answer_pull",
+            pull_id=pull_id,
+            outcome=answer.outcome,
+            http_status=answer.status,
+            error=answer.error,
+            source=Source.PULL,
+            content_type=answer.content_type,
+            body=answer.body,
+            kind=None if answer.ok else "error",
+        )
+        if not answer.ok:
+            return None
+        return store.read(
+            self._provider,
+            Source.PULL,
+            answer.body or b"",
+            answer.content_type,
+            channel=pull.channel,
+            batch_id=pull.batch_id,
+            payload_id=rows[0].id,
+        )
+        if not answer.ok:
+            return None
+        return store.read(
+            self._provider,
+            Source.PULL,
+            answer.body or b"",
+            answer.content_type,
+            pull.channel,
+            pull.batch_id,
+            rows[0].id,
+        )
+
+    def _finish(self, pull_id: int, arrival: store.Arrival, recorded: store.Recorded) -> bool:
+        """Note what came; gives whether the answer was one. Whatever else came is never read as "no reports"."""
+        error = arrival.error or (
+            "not an answer to this question" if arrival.reading.kind in ("unknown", "error") else None
+        )
+        store.execute(
+            self._connection,
+            "finish_pull",
+            pull_id=pull_id,
+            outcome="unreadable" if error else "ok",
+            entries=arrival.reading.entries,
+            fresh=len(arrival.reading.reports) - recorded.duplicates,
+            error=error,
+        )
+        return error is None

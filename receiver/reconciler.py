@@ -1,0 +1,81 @@
+"""The process that pulls what the push did not bring. Any number of them may run at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import structlog
+
+from receiver import replay, store
+from receiver.database import Connection, connect
+from receiver.providers.base import Provider
+from receiver.puller import LEASE, Puller
+from receiver.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_PATIENCE = 30.0
+"""Seconds that one statement may take."""
+
+
+class Reconciler:
+    """Cycles until ``stop`` is set; a cycle pulls each store in a thread of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        """Cycle after cycle, until stopped. A cycle that fails is logged, and the next one tries again."""
+        while not self.stop.is_set():
+            self.cycle()
+            self.stop.wait(self._settings.reconcile_interval.total_seconds())
+
+    def cycle(self) -> bool:
+        """Pull all that is due; gives whether all went well. What went wrong is logged and stands in ``pull``."""
+        jobs = [self._tidy, *self._pulls()]
+        with ThreadPoolExecutor(len(jobs), thread_name_prefix="pull") as pool:
+            return all(list(pool.map(self._run_job, jobs)))
+
+    def _run_job(self, job: Callable[[Connection], bool]) -> bool:
+        try:
+            with connect(self._settings.database_url, _PATIENCE) as connection:
+                return job(connection)
+        except psycopg.Error as error:
+            log.error("cycle_failed", error=type(error).__name__)
+            return False
+
+    def _tidy(self, connection: Connection) -> bool:
+        publish_settings(connection, self._settings)
+        for pull in store.query(connection, "interrupt_pulls", lease=LEASE):
+            log.warning("pull_interrupted", pull_id=pull.id, provider=pull.provider, endpoint=pull.endpoint)
+        if count := replay.read_unread(connection, self._settings.providers):
+            log.warning("read_after_crash", payloads=count)
+        return True
+
+    def _pulls(self) -> list[Callable[[Connection], bool]]:
+        jobs: list[Callable[[Connection], bool]] = []
+        for provider in self._settings.providers:
+            if not provider.can_pull:
+                continue
+            for pull in provider.report_pulls():
+                jobs.append(lambda c, p=provider, pull=pull: self._puller(c, p, pull.endpoint).drain(pull))  # type: ignore[misc]
+            if provider.batch_endpoint:
+                jobs.append(lambda c, p=provider: self._puller(c, p, p.batch_endpoint).follow_batches())  # type: ignore[misc]
+        return jobs
+
+    def _puller(self, connection: Connection, provider: Provider, endpoint: str) -> Puller:
+        return Puller(connection, self._settings, provider, endpoint=endpoint, holder=self._holder, stop=self.stop)
+
+
+def publish_settings(connection: Connection, settings: Settings) -> None:
+    """Tell the views what this process was started with."""
+    for name in ("overdue_after", "give_up_after", "reconcile_interval"):
+        store.execute(connection, "publish_setting", name=name, value=getattr(settings, name))

@@ -1,0 +1,26 @@
+"""The HTTP side: routes, authentication, answers. Flask is known in this room only."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from receiver import logs, settings
+from receiver.web import health, messages, problems, pushes
+from receiver.web.service import Service
+
+
+def create_app(configuration: settings.Settings | None = None) -> Flask:
+    """Build the application from the environment, or from given settings.
+
+    Raises ``SettingsError``. Opens no connection: that happens in the worker, at the first request.
+    """
+    configuration = configuration or settings.load()
+    logs.configure(configuration.secrets())
+    app = Flask(__name__)
+    app.json.sort_keys = False
+    app.config["MAX_CONTENT_LENGTH"] = configuration.max_body_bytes
+    app.extensions["receiver"] = Service(configuration)
+    for blueprint in (pushes.blueprint, messages.blueprint, health.blueprint):
+        app.register_blueprint(blueprint)
+    problems.register(app)
+    return app

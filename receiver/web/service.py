@@ -1,0 +1,30 @@
+"""What the routes share in one process."""
+
+from __future__ import annotations
+
+from flask import abort, current_app
+
+from receiver.committer import Committer
+from receiver.database import Reused
+from receiver.providers.base import Provider
+from receiver.settings import Settings
+
+
+class Service:
+    """The settings of the process and its ways to the database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.committer = Committer(settings.database_url, settings.webhook_deadline)
+        self.reading = Reused(settings.database_url, settings.webhook_deadline)
+        self._providers = {provider.slug: provider for provider in settings.providers}
+
+    def provider(self, slug: str) -> Provider:
+        """The provider of a URL; 404 where there is none."""
+        return self._providers.get(slug) or abort(404, "no such provider")
+
+
+def service() -> Service:
+    """The service of the current application."""
+    found: Service = current_app.extensions["receiver"]
+    return found
