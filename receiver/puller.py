@@ -204,9 +204,9 @@ class Puller:
             Source.PULL,
             answer.body or b"",
             answer.content_type,
-            pull.channel,
-            pull.batch_id,
-            rows[0].id,
+            channel=pull.channel,
+            batch_id=pull.batch_id,
+            payload_id=rows[0].id,
         )
 
     def _finish(self, pull_id: int, arrival: store.Arrival, recorded: store.Recorded) -> bool:
