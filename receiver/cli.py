@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import psycopg
 import structlog
@@ -31,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit status: 0, 1 (failed), 2 (wrong use)."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["sandbox"]:  # has flags of its own, and needs none of our settings
-        from receiver import sandbox
+        from receiver.sandbox import main as sandbox  # noqa: PLC0415 - what production never runs is not loaded there
 
-        return sandbox.main(arguments[1:])
+        return sandbox(arguments[1:])
     options = _parser().parse_args(arguments)
     command: Callable[[settings.Settings, argparse.Namespace], int] = options.command
     try:
@@ -155,5 +156,5 @@ def _prune_some(connection: Connection, configuration: settings.Settings) -> int
     return store.execute(connection, "prune", retention=configuration.raw_retention, limit=_CHUNK)
 
 
-def _progress(total: int, what: str) -> tqdm[None]:
+def _progress(total: int, what: str) -> tqdm[Any]:
     return tqdm(total=total or None, desc=what, unit="", disable=None)

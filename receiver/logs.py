@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import structlog
@@ -31,7 +31,7 @@ class _Redactor:
         text = _PATH_SECRET.sub(r"\1[secret]", text)
         return _PHONE_NUMBER.sub(lambda found: "***" + found.group()[-3:], text)
 
-    def __call__(self, logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
         return {name: self._value(value) for name, value in event.items() if not name.startswith("_")}
 
     def _value(self, value: Any) -> Any:
@@ -53,7 +53,10 @@ def redact(text: str) -> str:
 def configure(secrets: Iterable[str] = ()) -> None:
     """Send all logs of this process to stdout as JSON lines, without the given secret values."""
     _redactor.secrets = tuple(sorted({secret for secret in secrets if secret}, key=len, reverse=True))
-    shared = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")]
+    shared: list[structlog.types.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -77,7 +80,7 @@ def configure(secrets: Iterable[str] = ()) -> None:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
-class GunicornLogger(glogging.Logger):  # type: ignore[misc]
+class GunicornLogger(glogging.Logger):
     """gunicorn's own messages and its access log, in the same form and redacted.
 
     Platforms turn the access log on by themselves (``--access-logfile -``), and paths and queries hold secrets.
@@ -90,7 +93,7 @@ class GunicornLogger(glogging.Logger):  # type: ignore[misc]
             log.handlers[:] = []
             log.propagate = True
 
-    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
+    def access(self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: Any) -> None:
         if not (self.cfg.accesslog or self.cfg.logconfig or self.cfg.logconfig_dict):
             return
         structlog.get_logger("gunicorn.access").info(

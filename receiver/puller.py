@@ -197,17 +197,6 @@ class Puller:
             batch_id=pull.batch_id,
             payload_id=rows[0].id,
         )
-        if not answer.ok:
-            return None
-        return store.read(
-            self._provider,
-            Source.PULL,
-            answer.body or b"",
-            answer.content_type,
-            channel=pull.channel,
-            batch_id=pull.batch_id,
-            payload_id=rows[0].id,
-        )
 
     def _finish(self, pull_id: int, arrival: store.Arrival, recorded: store.Recorded) -> bool:
         """Note what came; gives whether the answer was one. Whatever else came is never read as "no reports"."""

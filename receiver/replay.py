@@ -42,9 +42,9 @@ def _read_again(connection: Connection, providers: Sequence[Provider], rows: Seq
             Source(row.source),
             row.body,
             row.content_type or "",
-            row.channel,
-            row.batch_id,
-            row.id,
+            channel=row.channel,
+            batch_id=row.batch_id,
+            payload_id=row.id,
         )
         for row in rows
     ]

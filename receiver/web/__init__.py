@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from flask import Flask
+from flask.json.provider import DefaultJSONProvider
 
 from receiver import logs, settings
 from receiver.web import health, messages, problems, pushes
@@ -17,7 +20,7 @@ def create_app(configuration: settings.Settings | None = None) -> Flask:
     configuration = configuration or settings.load()
     logs.configure(configuration.secrets())
     app = Flask(__name__)
-    app.json.sort_keys = False
+    cast(DefaultJSONProvider, app.json).sort_keys = False
     app.config["MAX_CONTENT_LENGTH"] = configuration.max_body_bytes
     app.extensions["receiver"] = Service(configuration)
     for blueprint in (pushes.blueprint, messages.blueprint, health.blueprint):
