@@ -15,7 +15,7 @@ NAMED = 3  # gaps named at a time; the others are counted
 
 REPORTS = "select source::text, count(*) from delivery_report group by 1 order by 1"
 STATUSES = "select status::text, count(*) from message_status group by status order by status"
-GAPS = "select provider, coalesce(message_id, batch_id), next_step from open_gaps order by overdue_since"
+GAPS = "select provider, coalesce(message_id, batch_id) from open_gaps order by overdue_since"
 DECIDED = "select status::text, source::text from message_status where provider = %s and %s in (message_id, batch_id)"
 
 
@@ -27,7 +27,7 @@ class Narrator(threading.Thread):
         self._url = url
         self._say = say
         self._stopping = threading.Event()
-        self._gaps: set[Gap] = set()
+        self._known: set[Gap] | None = None
         self._figures = ""
 
     def run(self) -> None:
@@ -45,17 +45,20 @@ class Narrator(threading.Thread):
         self.join()
 
     def _look(self, connection: psycopg.Connection) -> None:
-        steps = {(provider, message): step for provider, message, step in connection.execute(GAPS)}
-        opened = [gap for gap in steps if gap not in self._gaps]
-        closed = [gap for gap in self._gaps if gap not in steps]
-        self._gaps = set(steps)
-        self._say_all(f"gap opens: {name(gap)} has no final report ({steps[gap]})" for gap in opened[:NAMED])
+        gaps = [(provider, message) for provider, message in connection.execute(GAPS)]
+        if self._known is None and gaps:
+            self._say(f"{len(gaps)} gaps are left from earlier runs; a new sandbox knows nothing of those messages")
+        known = set(gaps) if self._known is None else self._known
+        opened = [gap for gap in gaps if gap not in known]
+        closed = known.difference(gaps)
+        self._known = set(gaps)
+        self._say_all(f"gap opens: {name(gap)} has no final report" for gap in opened[:NAMED])
         # What only the reconciler could bring comes first: that is what it is there for.
         endings = sorted(ending for gap in closed if (ending := self._ending(connection, gap)))
         self._say_all(text for _, text in endings[:NAMED])
         figures = (
             f"reports: {_counts(connection, REPORTS)} | messages: {_counts(connection, STATUSES)} "
-            f"| gaps open: {len(steps)}"
+            f"| gaps open: {len(gaps)}"
         )
         if figures != self._figures:
             self._say(figures)

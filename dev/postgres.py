@@ -68,6 +68,11 @@ class Server:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def data(self) -> Path:
         """The data directory."""
         return self.home.resolve() / "data"

@@ -155,9 +155,10 @@ def _run(stack: ExitStack) -> None:
         narrator = Narrator(environment["DATABASE_URL"], lambda line: say("database", line))
         stack.callback(narrator.stop)
         narrator.start()
-    while True:
+    while embedded is None or embedded.running:
         _check(children)
         time.sleep(0.2)
+    sys.exit(f"make run: Postgres has died, its last words are in {embedded.log}")
 
 
 def _welcome(port: int, embedded: Server | None, *, sandbox: bool) -> None:

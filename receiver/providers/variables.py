@@ -41,7 +41,7 @@ def base_url(env: Env, name: str, default: str = "") -> str:
     except ValueError:  # a port that is no number, a bracket too many
         is_good = False
     if not is_good or "@" in parts.netloc or parts.query or parts.fragment or not value.isprintable() or " " in value:
-        raise SettingsError(f"{name}: must be like https://host, without user, query and fragment")
+        raise SettingsError(f"{name}: must be an http or https address with a host, without user, query and fragment")
     return value.rstrip("/")
 
 

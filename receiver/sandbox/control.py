@@ -27,7 +27,7 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
 
     @routes.get("/expected")
     def expected() -> Response:
-        return Response("".join(_lines(sandbox.ledger.expected())), content_type="application/x-ndjson")
+        return Response(_lines(sandbox.ledger.expected()), content_type="application/x-ndjson")
 
     @routes.get("/drain")
     def drain() -> dict[str, bool]:

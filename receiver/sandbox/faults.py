@@ -22,9 +22,7 @@ Kind = Literal["error", "html", "redirect", "cut", "slow", "reset"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 FAULTY = "sandbox.faulty"
-"""In the WSGI environment: the answer will not get through whole."""
-PULL = "sandbox.pull"
-"""In the WSGI environment: the ledger's record of this GET."""
+"""In the WSGI environment: the answer will not get through whole; a list that takes the ledger's record of the GET."""
 
 
 @dataclass
@@ -75,11 +73,11 @@ class FaultSwitches:
         fault = self._next(environ.get("PATH_INFO", ""))
         if fault is None:
             return self._app(environ, start_response)
+        pulls: list[Pull] = []
+        environ[FAULTY] = pulls
         if fault.kind in ("cut", "slow"):
-            environ[FAULTY] = True
-            return self._damaged(fault, environ, start_response)
+            return self._damaged(fault, environ, start_response, pulls)
         if fault.consume:
-            environ[FAULTY] = True
             Response.from_app(self._app, environ, buffered=True)
         if fault.kind == "reset":
             _reset(environ["werkzeug.socket"])
@@ -95,20 +93,23 @@ class FaultSwitches:
                     return fault
         return None
 
-    def _damaged(self, fault: Fault, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+    def _damaged(
+        self, fault: Fault, environ: WSGIEnvironment, start_response: StartResponse, pulls: list[Pull]
+    ) -> Iterator[bytes]:
         response = Response.from_app(self._app, environ, buffered=True)
         body = response.get_data()
         start_response(response.status, list(response.headers))
         if fault.kind == "cut":
             yield body[: len(body) // 2]
             return
+        yield b""  # the head goes out at once
         for position in range(len(body)):
             if self.stopping.wait(fault.interval):
                 return
+            if position == len(body) - 1:
+                for pull in pulls:
+                    pull.intact = True
             yield body[position : position + 1]
-        pull: Pull | None = environ.get(PULL)
-        if pull:
-            pull.intact = True
 
 
 def _refusal(fault: Fault, request: Request) -> Response:

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 
 from receiver.sandbox import shapes
 from receiver.sandbox.backlog import Shape
-from receiver.sandbox.faults import FAULTY, PULL
+from receiver.sandbox.faults import FAULTY
 from receiver.sandbox.ledger import Pull
 from receiver.sandbox.life import ACCEPTED, INFOBIP_LIVES, REUSED_ID, Message
 from receiver.sandbox.refusals import Refused, wants_xml
@@ -186,9 +186,11 @@ def ids(name: str) -> frozenset[str]:
 def open_pull(simulation: Simulation, *, one_time: bool) -> Pull:
     """Note the current GET in the ledger."""
     params = {name: value for name, value in request.args.items() if name != "key"}
-    intact = FAULTY not in request.environ
-    pull = simulation.ledger.open_pull(simulation.clock.now(), request.path, params, one_time=one_time, intact=intact)
-    request.environ[PULL] = pull
+    faulty: list[Pull] | None = request.environ.get(FAULTY)
+    now, intact = simulation.clock.now(), faulty is None
+    pull = simulation.ledger.open_pull(now, request.path, params, one_time=one_time, intact=intact)
+    if faulty is not None:
+        faulty.append(pull)
     return pull
 
 

@@ -138,6 +138,13 @@ class Ledger:
         with self.lock:
             self._see(message, Seen("pending", False, None, False, "sent", None))
 
+    def push(self, provider: str, reports: Iterable[Report]) -> Push:
+        """Note a push request that is about to be sent."""
+        with self.lock:
+            push = Push(provider, tuple(report.number for report in reports))
+            self.pushes.append(push)
+            return push
+
     def attempted(self, push: Push, reports: Iterable[Report], status: int) -> None:
         """Note one attempt of a push and, with 2xx, its acknowledgement."""
         with self.lock:

@@ -159,9 +159,7 @@ class Pusher:
     def _send(self, message: Message, url: str, body: Any, reports: list[Report], truncate: bool = False) -> None:
         is_xml = isinstance(body, bytes)
         raw = body if is_xml else json.dumps(body, separators=(",", ":")).encode()
-        record = Push(message.provider, tuple(report.number for report in reports))
-        with self._ledger.lock:
-            self._ledger.pushes.append(record)
+        record = self._ledger.push(message.provider, reports)
         self.scheduler.hold()
         retries = RETRIES if message.provider == "infobip" else 0
         content_type = "application/xml" if is_xml else "application/json"

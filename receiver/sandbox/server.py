@@ -67,13 +67,17 @@ class _KeepAliveHandler(WSGIRequestHandler):
             self.close_connection = True
 
     def _head(self, status: str, headers: list[tuple[str, str]]) -> int:
-        """Write the head; gives the length that it announces. The sandbox's answers all have one."""
+        """Write the head; gives the length that it announces."""
         code, _, reason = status.partition(" ")
         self.send_response(int(code), reason)
         for name, value in headers:
             self.send_header(name, value)
+        length = Headers(headers).get("Content-Length")
+        if length is None:
+            # A streamed answer ends with its connection; send_header notes that itself.
+            self.send_header("Connection", "close")
         self.end_headers()
-        return int(Headers(headers).get("Content-Length") or 0)
+        return int(length or 0)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":

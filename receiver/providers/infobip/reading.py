@@ -90,18 +90,15 @@ def _kind(entry: Mapping[str, Any]) -> str | None:
     """Name what this object is when it is no delivery report; None for a report, also for one without its status."""
     if not is_absent(entry.get("status")):
         return None
-    for key, kind in _KINDS.items():
-        if not is_absent(entry.get(key)):
-            return kind
-    if isinstance(entry.get("message"), list):
-        return "inbound"  # the parts of an MMS
     for key in ("event", "notificationType", "interactionType"):
         event = entry.get(key)
         if isinstance(event, str) and "CLICK" in event:
             return "click"
         if event == "SEEN":
             return "seen"
-    return None
+    if isinstance(entry.get("message"), list):
+        return "inbound"  # the parts of an MMS
+    return next((kind for key, kind in _KINDS.items() if not is_absent(entry.get(key))), None)
 
 
 def _spelled(entry: Mapping[str, Any]) -> dict[str, str]:
