@@ -34,7 +34,7 @@ $(INSTALLED): requirements.txt requirements-test.txt
 	@touch $@
 
 # The newest versions that setup.cfg allows, with the hashes of every file, for Python 3.11 and later.
-LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-config \
 	--custom-compile-command "make lock"
 lock: $(INSTALLED)
 	$(BIN)/$(LOCK) setup.cfg --output-file requirements.txt

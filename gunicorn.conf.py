@@ -1,9 +1,20 @@
 """How gunicorn serves; read by ``gunicorn wsgi:app`` in this directory. The platform sets PORT and WEB_CONCURRENCY."""
 
 import os
+import sys
+from typing import Any
 
-bind = f"0.0.0.0:{os.environ.get('PORT', '8000')}"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+from receiver import settings
+from receiver.errors import SettingsError
+
+try:
+    configuration = settings.load()
+except SettingsError as error:  # one line; raised here it would be a page
+    print(f"receiver: {error}", file=sys.stderr)
+    sys.exit(2)
+
+bind = f"0.0.0.0:{configuration.port}"
+workers = configuration.web_concurrency
 worker_class = "gthread"
 threads = 16  # a request waits for its commit: more in flight than cores
 # The heartbeat is a file that is touched all the time: in memory where the platform has such a place.
@@ -20,3 +31,8 @@ limit_request_field_size = 8190  # bytes a header
 # For the access log too, which some platforms turn on by themselves: it holds paths, and paths hold secrets.
 logger_class = "receiver.logs.GunicornLogger"
 control_socket_disable = True  # would be a socket in the home directory that nobody uses
+
+
+def on_starting(_: Any) -> None:
+    """Once, in the master, before any worker."""
+    settings.announce(configuration)

@@ -81,26 +81,26 @@ def _migrate(configuration: settings.Settings, _: argparse.Namespace) -> int:
 
 
 def _reconcile(configuration: settings.Settings, options: argparse.Namespace) -> int:
-    for line in configuration.off():
-        log.warning("off", what=line)
+    settings.announce(configuration)
     reconciler = Reconciler(configuration)
-    if options.once:
-        return 0 if reconciler.cycle() else 1
+    outcomes: list[bool] = []
+
+    def work() -> None:
+        try:
+            outcomes.append(reconciler.cycle() if options.once else reconciler.run())
+        finally:
+            reconciler.stop.set()
+
     # Signals wake the main thread only, so the work is done in another.
-    worker = threading.Thread(target=reconciler.run, name="reconciler", daemon=True)
-    stopping = threading.Event()
+    worker = threading.Thread(target=work, name="reconciler", daemon=True)
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopping.set())
+        signal.signal(name, lambda *_: reconciler.stop.set())
     worker.start()
-    while worker.is_alive() and not stopping.wait(0.5):
-        pass
-    if worker.is_alive():
-        log.info("stopping")
-        reconciler.stop.set()
-        worker.join(_STOP_SECONDS)
+    reconciler.stop.wait()
+    worker.join(_STOP_SECONDS)
     log.info("stopped", clean=not worker.is_alive())
     sys.stdout.flush()
-    os._exit(0 if stopping.is_set() else 1)  # not waiting for threads that hang in a provider's silence
+    os._exit(0 if outcomes == [True] else 1)  # not waiting for threads that hang in a provider's silence
 
 
 def _status(configuration: settings.Settings, _: argparse.Namespace) -> int:

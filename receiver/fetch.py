@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from receiver.providers.base import Provider, Pull
 
@@ -14,8 +23,11 @@ _CONNECT_SECONDS = 5
 _SILENCE_SECONDS = 30
 """Longest silence of a provider; it may take a while to collect a page."""
 TOTAL_SECONDS = 60
+"""For the whole answer, and once more for its headers when they come byte by byte."""
 _MAX_BYTES = 64 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
+_LONGEST_REST = 3600.0
+"""Seconds: a provider keeps reports for 48 hours, so no answer may stop us for much longer than one."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +37,8 @@ class Answer:
     status: int | None
     body: bytes | None
     content_type: str = ""
-    retry_after: float | None = None
-    """Seconds."""
+    retry_after: timedelta | None = None
+    """How long the provider wants to be left alone."""
     error: str | None = None
     """Why there is no whole answer; names a class of error and never a URL, which may hold a key."""
 
@@ -46,7 +58,57 @@ def session() -> requests.Session:
     """A session that takes no proxy, netrc or certificate from the environment of a machine."""
     made = requests.Session()
     made.trust_env = False
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, _Adapter())
     return made
+
+
+class _Bounded:
+    """A connection whose timeout is not only for the silence between two bytes of the headers, but for all of them."""
+
+    def getresponse(self) -> Any:
+        connection: socket.socket = self.sock  # type: ignore[attr-defined]
+        with _ended_after(TOTAL_SECONDS, lambda: connection.shutdown(socket.SHUT_RDWR)):
+            return super().getresponse()  # type: ignore[misc]
+
+
+class _HTTPConnection(_Bounded, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Bounded, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+@contextmanager
+def _ended_after(seconds: float, shutdown: Callable[[], object]) -> Iterator[None]:
+    """Shut a connection down when the time is over, so that whoever waits for it sees its end."""
+
+    def end() -> None:
+        with suppress(OSError):  # closed already
+            shutdown()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def fetch(http: requests.Session, provider: Provider, pull: Pull) -> Answer:
@@ -71,25 +133,33 @@ def fetch(http: requests.Session, provider: Provider, pull: Pull) -> Answer:
             response.status_code,
             body,
             response.headers.get("Content-Type", ""),
-            _seconds(response.headers.get("Retry-After")),
+            _rest(response.headers.get("Retry-After", "")),
             error_name,
         )
 
 
 def _read(response: requests.Response, deadline: float) -> tuple[bytes, str | None]:
     body = bytearray()
+    error_name = None
     try:
-        # read1() gives what is there: read() would wait for a whole chunk while a provider dribbles.
-        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
-            body += chunk
-            if len(body) > _MAX_BYTES:
-                return bytes(body), "TooLarge"
-            if time.monotonic() > deadline:
-                return bytes(body), "TooSlow"
+        with _ended_after(deadline - time.monotonic(), response.raw.shutdown):
+            # read1() gives what is there, so that nothing that came is lost with what did not.
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
+                body += chunk
+                if len(body) > _MAX_BYTES:
+                    return bytes(body), "TooLarge"
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        return bytes(body), type(error).__name__
-    return bytes(body), None
+        error_name = type(error).__name__
+    return bytes(body), "TooSlow" if time.monotonic() >= deadline else error_name
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
+def _rest(retry_after: str) -> timedelta | None:
+    """Read ``Retry-After``: seconds or a date (RFC 9110, 10.2.3)."""
+    try:
+        if retry_after.isascii() and retry_after.isdigit():
+            seconds = float(retry_after)
+        else:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return timedelta(seconds=max(0.0, min(seconds, _LONGEST_REST)))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import urllib.parse
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import structlog
 from gunicorn import glogging
 
-_PHONE_NUMBER = re.compile(r"(?<![\w.:-])\+?\d{7,15}(?![\w.:-])")
+_PHONE_NUMBER = re.compile(r"(?<![\w.-])\+?\d{7,15}(?!\w|[.-]\w)")
+"""Not within an id or a number with a fraction; but at the end of a sentence."""
 _QUERY_KEY = re.compile(r"(?i)([?&](?:key|token|secret|password)=)[^&\s\"']+")
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
 _PATH_SECRET = re.compile(r"(/webhooks/[^/\s]+/)[^\s?\"']+")
@@ -99,7 +101,8 @@ class GunicornLogger(glogging.Logger):
         structlog.get_logger("gunicorn.access").info(
             "request",
             method=environ.get("REQUEST_METHOD"),
-            path=environ.get("PATH_INFO"),
+            # Spelled as in a URL again, so that a secret has no blank that would seem to end it.
+            path=urllib.parse.quote(environ.get("PATH_INFO", ""), safe="/+:", encoding="latin-1"),
             status=resp.status_code,
             bytes=resp.sent,
             milliseconds=round(request_time.total_seconds() * 1000, 1),

@@ -18,8 +18,7 @@ from psycopg.types.json import Jsonb
 from receiver import fetch, store
 from receiver.database import Connection
 from receiver.errors import ReceiverError
-from receiver.providers.base import Provider, Pull
-from receiver.reports import Source
+from receiver.providers.base import Log, Provider, Pull
 from receiver.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -28,6 +27,8 @@ LEASE = timedelta(seconds=2 * fetch.TOTAL_SECONDS)
 """Longer than a GET may take: a lease that has run out belongs to a process that is gone or stalled."""
 _AT_ONCE = 4
 """Repeatable questions that are sent side by side."""
+_CHECKS_AT_ONCE = 500
+"""Messages that are claimed for one round of log questions."""
 _ABOUT_THE_QUESTION = (400, 404)
 """Answers that speak of one question only; after any other failure the whole store gets a rest."""
 
@@ -78,6 +79,10 @@ class Puller:
         """Ask about every batch that is due; gives whether all went well."""
         return self._while_leased(self._follow_batches)
 
+    def search_log(self, log: Log) -> bool:
+        """Look up every overdue message that is due; gives whether all went well."""
+        return self._while_leased(lambda: self._search_log(log))
+
     def _while_leased(self, work: Callable[[], None]) -> bool:
         if not store.execute(self._connection, "acquire_lease", **self._lease):
             log.info("store_is_taken_or_rests", **self._store)
@@ -94,7 +99,7 @@ class Puller:
             "release_lease",
             **self._lease,
             failed=failure is not None,
-            retry_after=failure and failure.retry_after and timedelta(seconds=failure.retry_after),
+            retry_after=failure and failure.retry_after,
             interval=self._settings.reconcile_interval,
         )
         return failure is None
@@ -118,6 +123,38 @@ class Puller:
             for one in asked:
                 if one.arrival is None and one.answer.status not in _ABOUT_THE_QUESTION:
                     raise _StoreFailed(one.answer)
+
+    def _search_log(self, log: Log) -> None:
+        store.execute(self._connection, "forget_checks", **self._store, window=log.window)
+        overdue_after = self._settings.overdue_after
+        store.execute(
+            self._connection,
+            "note_overdue",
+            **self._store,
+            channel=log.channel,
+            window=log.window,
+            overdue_after=overdue_after,
+        )
+        while due := store.query(self._connection, "due_checks", **self._store, limit=_CHECKS_AT_ONCE):
+            pulls = self._provider.log_pulls(log, [row.message_id for row in due])
+            asked_about = {message_id for pull in pulls for message_id in pull.message_ids}
+            self._checked([row.message_id for row in due if row.message_id not in asked_about])
+            for pull in pulls:
+                [asked] = self._ask([pull])
+                if asked.arrival is None and asked.answer.status not in _ABOUT_THE_QUESTION:
+                    raise _StoreFailed(asked.answer)
+                self._checked(pull.message_ids)
+                if self._stop.wait(log.pause):
+                    return
+
+    def _checked(self, message_ids: Sequence[str]) -> None:
+        store.execute(
+            self._connection,
+            "checked",
+            **self._store,
+            message_ids=list(message_ids),
+            interval=self._settings.reconcile_interval,
+        )
 
     def _questions(self, batch_ids: Sequence[str]) -> list[Pull]:
         pulls = {batch_id: self._provider.batch_pull(batch_id) for batch_id in batch_ids}
@@ -163,6 +200,7 @@ class Puller:
             self._connection,
             "begin_pull",
             **self._lease,
+            source=pull.source,
             channel=pull.channel,
             batch_id=pull.batch_id,
             params=Jsonb(dict(pull.params)),
@@ -181,7 +219,6 @@ class Puller:
             outcome=answer.outcome,
             http_status=answer.status,
             error=answer.error,
-            source=Source.PULL,
             content_type=answer.content_type,
             body=answer.body,
             kind=None if answer.ok else "error",
@@ -190,7 +227,7 @@ class Puller:
             return None
         return store.read(
             self._provider,
-            Source.PULL,
+            pull.source,
             answer.body or b"",
             answer.content_type,
             channel=pull.channel,

@@ -6,8 +6,9 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import psycopg
 import structlog
@@ -32,11 +33,12 @@ class Reconciler:
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.stop = threading.Event()
 
-    def run(self) -> None:
-        """Cycle after cycle, until stopped. A cycle that fails is logged, and the next one tries again."""
+    def run(self) -> bool:
+        """Cycle after cycle, until stopped; gives True. A cycle that fails is logged, and the next one tries again."""
         while not self.stop.is_set():
             self.cycle()
             self.stop.wait(self._settings.reconcile_interval.total_seconds())
+        return True
 
     def cycle(self) -> bool:
         """Pull all that is due; gives whether all went well. What went wrong is logged and stands in ``pull``."""
@@ -51,6 +53,9 @@ class Reconciler:
         except psycopg.Error as error:
             log.error("cycle_failed", error=type(error).__name__)
             return False
+        except Exception as error:  # one store that we mishandle must not keep the others from being read
+            log.exception("cycle_failed", error=type(error).__name__)
+            return False
 
     def _tidy(self, connection: Connection) -> bool:
         publish_settings(connection, self._settings)
@@ -60,19 +65,25 @@ class Reconciler:
             log.warning("read_after_crash", payloads=count)
         return True
 
-    def _pulls(self) -> list[Callable[[Connection], bool]]:
-        jobs: list[Callable[[Connection], bool]] = []
+    def _pulls(self) -> Iterator[Callable[[Connection], bool]]:
         for provider in self._settings.providers:
             if not provider.can_pull:
                 continue
             for pull in provider.report_pulls():
-                jobs.append(lambda c, p=provider, pull=pull: self._puller(c, p, pull.endpoint).drain(pull))  # type: ignore[misc]
+                yield self._job(provider, pull.endpoint, partial(Puller.drain, pull=pull))
+            for log in provider.logs():
+                yield self._job(provider, log.endpoint, partial(Puller.search_log, log=log))
             if provider.batch_endpoint:
-                jobs.append(lambda c, p=provider: self._puller(c, p, p.batch_endpoint).follow_batches())  # type: ignore[misc]
-        return jobs
+                yield self._job(provider, provider.batch_endpoint, Puller.follow_batches)
 
-    def _puller(self, connection: Connection, provider: Provider, endpoint: str) -> Puller:
-        return Puller(connection, self._settings, provider, endpoint=endpoint, holder=self._holder, stop=self.stop)
+    def _job(self, provider: Provider, endpoint: str, work: Callable[[Puller], bool]) -> Callable[[Connection], bool]:
+        def job(connection: Connection) -> bool:
+            puller = Puller(
+                connection, self._settings, provider, endpoint=endpoint, holder=self._holder, stop=self.stop
+            )
+            return work(puller)
+
+        return job
 
 
 def publish_settings(connection: Connection, settings: Settings) -> None:

@@ -19,6 +19,8 @@ from receiver.providers.base import Provider
 log = structlog.get_logger(__name__)
 
 _POSITIVE = validate.Range(min=0, min_inclusive=False)
+_LONGEST = timedelta(days=36_525)
+"""A century: the database cannot subtract much more from today, and threads cannot wait much longer."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,15 @@ class Settings:
     max_body_bytes: int
     webhook_deadline: float
     """Seconds until a push that is not committed is answered 503."""
+    port: int
+    web_concurrency: int
+    """Processes that serve."""
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for redaction."""
         values = [*self.api_tokens, *(secret for provider in self.providers for secret in provider.secrets())]
         if password := conninfo_to_dict(self.database_url).get("password"):
-            values.append(str(password))
+            values += variables.spellings(str(password))
         return tuple(values)
 
     def off(self) -> tuple[str, ...]:
@@ -51,9 +56,8 @@ class Settings:
         return tuple(lines)
 
 
-def announce() -> None:
-    """Check the settings once before any worker starts, and log what is off. Raises ``SettingsError``."""
-    configuration = load()
+def announce(configuration: Settings) -> None:
+    """Log what is off, once at start."""
     logs.configure(configuration.secrets())
     for line in configuration.off():
         log.warning("off", what=line)
@@ -72,22 +76,26 @@ def load() -> Settings:
             give_up_after=_duration(env, "GIVE_UP_AFTER_HOURS", 72, "hours"),
             raw_retention=_duration(env, "RAW_RETENTION_DAYS", 90, "days"),
             max_body_bytes=env.int("MAX_BODY_BYTES", 16 * 1024 * 1024, validate=_POSITIVE),
-            webhook_deadline=env.float("WEBHOOK_DEADLINE_SECONDS", 5.0, validate=_POSITIVE),
+            webhook_deadline=_duration(env, "WEBHOOK_DEADLINE_SECONDS", 5, "seconds").total_seconds(),
+            port=env.int("PORT", 8000, validate=validate.Range(1, 65_535)),
+            web_concurrency=env.int("WEB_CONCURRENCY", 2, validate=_POSITIVE),
         )
     except EnvError as error:
-        raise SettingsError(str(error).replace("Environment variable ", "").replace('"', "")) from None
+        text = str(error).replace("Environment variable ", "")
+        raise SettingsError(text.translate(dict.fromkeys(map(ord, "[]\"'")))) from None
 
 
 def _duration(env: Env, name: str, default: float, unit: str) -> timedelta:
     value = env.float(name, default, validate=_POSITIVE)
-    try:
-        return timedelta(**{unit: value})
-    except (OverflowError, ValueError):
-        raise SettingsError(f"{name} invalid: not a usable length of time") from None
+    if value > _LONGEST / timedelta(**{unit: 1}):
+        raise SettingsError(f"{name} invalid: Must not be more than a century.")
+    return timedelta(**{unit: value})
 
 
 def _database_url(env: Env) -> str:
-    url = env.str("DATABASE_URL")
+    url = variables.text(env, "DATABASE_URL")
+    if not url:  # libpq would connect to whatever this machine has
+        raise SettingsError("DATABASE_URL not set")
     try:
         conninfo_to_dict(url)
     except ProgrammingError:

@@ -45,18 +45,18 @@ with lease as (
   where provider = %(provider)s and endpoint = %(endpoint)s and holder = %(holder)s and leased_until >= now()
   returning 1
 )
-insert into pull (provider, endpoint, channel, batch_id, params)
-select %(provider)s, %(endpoint)s, %(channel)s, %(batch_id)s, %(params)s from lease
+insert into pull (provider, endpoint, source, channel, batch_id, params)
+select %(provider)s, %(endpoint)s, %(source)s, %(channel)s, %(batch_id)s, %(params)s from lease
 returning id;
 
 -- answer_pull: the raw answer, committed before anything is made of it
 with answered as (
   update pull set finished_at = clock_timestamp(), outcome = %(outcome)s, http_status = %(http_status)s, error = %(error)s
   where id = %(pull_id)s
-  returning id, provider, channel
+  returning id, provider, source, channel
 )
 insert into payload (received_at, provider, source, channel, content_type, body, pull_id, kind, error)
-select clock_timestamp(), provider, %(source)s, channel, %(content_type)s, %(body)b, id, %(kind)s, %(error)s
+select clock_timestamp(), provider, source, channel, %(content_type)s, %(body)b, id, %(kind)s, %(error)s
 from answered
 where %(body)b is not null
 returning id;
@@ -92,6 +92,31 @@ update sent_batch set
     when learned_at + %(give_up)s <= now() then null
     else now() + least(%(interval)s * power(2, least(failures, 20)), interval '1 hour') end
 where provider = %(provider)s and batch_id = %(batch_id)s;
+
+-- forget_checks: messages that got their final report, or are too old for the log
+delete from message_check c
+where provider = %(provider)s and endpoint = %(endpoint)s and not exists (
+  select from message_status m
+  where (m.provider, m.message_id) = (c.provider, c.message_id) and not m.is_final and m.first_seen_at > now() - %(window)s);
+
+-- note_overdue: messages that reports did not answer and that the log still knows
+insert into message_check (provider, endpoint, message_id)
+select distinct provider, %(endpoint)s, message_id from message_status
+where provider = %(provider)s and not is_final and (channel is null or channel = coalesce(%(channel)s, channel))
+  and first_seen_at between now() - %(window)s and now() - %(overdue_after)s
+on conflict do nothing;
+
+-- due_checks: what is looked up now, the longest waiting first
+select message_id from message_check
+where provider = %(provider)s and endpoint = %(endpoint)s and next_check_at <= now()
+order by next_check_at
+limit %(limit)s;
+
+-- checked: next look after a growing time
+update message_check set
+  checks = checks + 1, checked_at = now(),
+  next_check_at = now() + least(%(interval)s * power(2, least(checks, 20)), interval '4 hours')
+where provider = %(provider)s and endpoint = %(endpoint)s and message_id = any(%(message_ids)s);
 
 -- drop_batch: an id that cannot be asked about
 update sent_batch set next_pull_at = null where provider = %(provider)s and batch_id = %(batch_id)s;

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import requests
 
-from receiver.reports import Reading
+from receiver.reports import Reading, Source
 
 if TYPE_CHECKING:
     from environs import Env
@@ -31,6 +32,22 @@ class Pull(NamedTuple):
     """Channel of the reports of this endpoint, where entries do not say it."""
     batch_id: str | None = None
     """The batch that is asked about."""
+    message_ids: tuple[str, ...] = ()
+    """The messages that are asked about."""
+    source: Source = Source.PULL
+    """``pull`` (a one-time store or a batch) or ``log``."""
+
+
+class Log(NamedTuple):
+    """A repeatable source of the current state of messages, for those that reports did not answer."""
+
+    endpoint: str
+    channel: str | None
+    """Channel of the messages that it knows; None: any."""
+    window: timedelta
+    """How long after sending it still knows a message."""
+    pause: float
+    """Seconds between two requests that the provider's rate limit asks for."""
 
 
 class Provider(ABC):
@@ -91,6 +108,14 @@ class Provider(ABC):
         """The repeatable question for one batch, where there is a ``batch_endpoint``; None for an id that cannot be
         asked about."""
         return None
+
+    def logs(self) -> list[Log]:
+        """The logs that can be asked about overdue messages."""
+        return []
+
+    def log_pulls(self, log: Log, message_ids: Sequence[str]) -> list[Pull]:
+        """The questions about these messages, as many as the provider's limits need."""
+        raise NotImplementedError
 
     @abstractmethod
     def authorize(self, request: requests.Request) -> None:

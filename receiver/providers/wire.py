@@ -13,6 +13,7 @@ from marshmallow.exceptions import SCHEMA
 from receiver.errors import Unreadable
 from receiver.reports import Rejected
 
+_MOST_SHOWN = 1_000
 _NOT_A_NUMBER = Decimal("NaN")
 
 
@@ -71,6 +72,34 @@ def _decode(text: str) -> Any:
         raise
     except (ValueError, InvalidOperation):  # a number that int or Decimal refuses
         return _CAREFUL_DECODER.decode(text)
+
+
+class Refusals:
+    """Items of one body for quarantine, the first ones shown singly: a hostile body may hold millions of them."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._shown: list[Rejected] = []
+        self._first_other = 0
+        self._others = 0
+
+    def add(self, item: int, reason: str, value: object) -> None:
+        """Keep ``value``, the item at position ``item``."""
+        if len(self._shown) < _MOST_SHOWN:
+            self._shown.append(rejected(item, reason, value))
+        else:
+            self._first_other = self._first_other or item
+            self._others += 1
+
+    def __len__(self) -> int:
+        return len(self._shown) + self._others
+
+    def listed(self) -> list[Rejected]:
+        """All of them; those that are not shown singly count as one."""
+        if not self._others:
+            return self._shown
+        reason = f"this and the items behind it: {self._others} more that cannot be understood"
+        return [*self._shown, Rejected(self._first_other, reason, '"see the payload"')]
 
 
 def rejected(item: int, reason: str, value: object) -> Rejected:

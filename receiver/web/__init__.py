@@ -23,6 +23,7 @@ def create_app(configuration: settings.Settings | None = None) -> Flask:
     cast(DefaultJSONProvider, app.json).sort_keys = False
     app.config["MAX_CONTENT_LENGTH"] = configuration.max_body_bytes
     app.extensions["receiver"] = Service(configuration)
+    app.url_map.merge_slashes = False  # a redirect would lose the body, and a secret may hold two slashes
     for blueprint in (pushes.blueprint, messages.blueprint, health.blueprint):
         app.register_blueprint(blueprint)
     problems.register(app)

@@ -21,8 +21,7 @@ def healthz() -> ResponseReturnValue:
 @blueprint.get("/readyz")
 def readyz() -> ResponseReturnValue:
     """The database answers and is migrated."""
-    with service().reading as connection:
-        missing = migrate.pending(connection)
+    missing = service().ask(migrate.pending)
     if missing:
         return problem(503, f"migrations are missing: {', '.join(missing)}")
     return jsonify(status="ready")

@@ -18,8 +18,7 @@ def message(slug: str, message_id: str) -> Response:
     provider = service().provider(slug)
     if "\x00" in message_id:
         abort(404, "no such message")
-    with service().reading as connection:
-        found = store.message(connection, provider.name, message_id)
+    found = service().ask(lambda connection: store.message(connection, provider.name, message_id))
     if found is None:
         abort(404, "no such message")
     return Response(found, mimetype="application/json")

@@ -18,7 +18,8 @@ blueprint = Blueprint("pushes", __name__)
 
 
 @blueprint.post("/webhooks/<slug>")
-@blueprint.post("/webhooks/<slug>/<secret>")
+@blueprint.post("/webhooks/<slug>/")
+@blueprint.post("/webhooks/<slug>/<path:secret>")
 def webhook(slug: str, secret: str | None = None) -> ResponseReturnValue:
     """A provider's callback."""
     provider = service().provider(slug)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import psycopg
 from flask import abort, current_app
 
 from receiver.committer import Committer
-from receiver.database import Reused
+from receiver.database import Connection, Reused
 from receiver.providers.base import Provider
 from receiver.settings import Settings
+
+_Answer = TypeVar("_Answer")
 
 
 class Service:
@@ -16,8 +22,17 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.committer = Committer(settings.database_url, settings.webhook_deadline)
-        self.reading = Reused(settings.database_url, settings.webhook_deadline)
+        self._reading = Reused(settings.database_url, settings.webhook_deadline)
         self._providers = {provider.slug: provider for provider in settings.providers}
+
+    def ask(self, question: Callable[[Connection], _Answer]) -> _Answer:
+        """Ask the database, and once more over a new connection: a restart breaks the one that is kept."""
+        try:
+            with self._reading as connection:
+                return question(connection)
+        except psycopg.OperationalError:
+            with self._reading as connection:
+                return question(connection)
 
     def provider(self, slug: str) -> Provider:
         """The provider of a URL; 404 where there is none."""

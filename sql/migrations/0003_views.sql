@@ -24,11 +24,13 @@ select w.provider, w.channel, w.message_id, w.destination, w.batch_id, w.status,
        w.first_seen_at,
        w.first_seen_at + s.overdue_after as overdue_since,
        tried.pulls, tried.last_pull_at, tried.last_outcome, tried.last_error,
+       looked_up.checks as log_checks, looked_up.checked_at as last_log_check_at,
        w.first_seen_at + s.give_up_after <= now() as given_up,
        case
          when w.first_seen_at + s.give_up_after <= now() then null
          when b.batch_id is not null then b.next_pull_at
-         else greatest(tried.last_pull_at + (select value from setting where name = 'reconcile_interval'), l.not_before)
+         else least(looked_up.next_check_at,
+                    greatest(tried.last_pull_at + (select value from setting where name = 'reconcile_interval'), l.not_before))
        end as next_pull_at,
        case
          when w.first_seen_at + s.give_up_after <= now() then 'given up'
@@ -36,6 +38,7 @@ select w.provider, w.channel, w.message_id, w.destination, w.batch_id, w.status,
          when b.batch_id is not null then 'waits for a push: the provider calls the whole batch final'
          when tried.pulls is null then 'never pulled: is the reconciler running, are the provider''s variables set?'
          when l.failures > 0 then 'pull is repeated after a failure'
+         when looked_up.next_check_at is not null then 'reports are pulled and logs searched again'
          else 'reports are pulled again'
        end as next_step
 from waiting w
@@ -47,11 +50,16 @@ left join lateral (
          (array_agg(p.error order by p.started_at desc))[1] as last_error,
          (array_agg(p.endpoint order by p.started_at desc))[1] as endpoint
   from pull p
-  where p.provider = w.provider and p.started_at >= w.first_seen_at
+  where p.provider = w.provider and p.source = 'pull' and p.started_at >= w.first_seen_at
     and (p.batch_id = b.batch_id or (b.batch_id is null and p.batch_id is null
          and (p.channel = w.channel or p.channel is null or w.channel is null)))
   having count(*) > 0
 ) tried on true
+left join lateral (
+  select sum(c.checks)::int as checks, max(c.checked_at) as checked_at, min(c.next_check_at) as next_check_at
+  from message_check c
+  where (c.provider, c.message_id) = (w.provider, w.message_id)
+) looked_up on true
 left join pull_lease l on (l.provider, l.endpoint) = (w.provider, tried.endpoint)
 where w.first_seen_at + s.overdue_after <= now();
 
@@ -70,6 +78,8 @@ comment on column open_gaps.pulls is 'How many pulls could have brought its repo
 comment on column open_gaps.last_pull_at is 'When the last of them started.';
 comment on column open_gaps.last_outcome is 'How the last of them ended, see pull.outcome.';
 comment on column open_gaps.last_error is 'What went wrong in the last of them.';
+comment on column open_gaps.log_checks is 'How often it was looked up in the provider''s logs; NULL: not yet, or the provider has no log for it.';
+comment on column open_gaps.last_log_check_at is 'When last.';
 comment on column open_gaps.given_up is 'Older than GIVE_UP_AFTER_HOURS: nothing more is tried.';
 comment on column open_gaps.next_pull_at is 'When the next pull is due, as far as we can tell.';
 comment on column open_gaps.next_step is 'What happens next, in words.';

@@ -140,10 +140,11 @@ def test_a_refused_setting_is_told(server: Server) -> None:
         server.start()
 
 
-def test_a_long_path_gets_a_short_socket(directory: Path) -> None:
-    """A socket's path has 107 bytes at most. The directory is kept private, and goes with the server."""
+@pytest.mark.parametrize("name", ["long" * 25, "comma, space"])
+def test_a_path_that_a_socket_cannot_have_gets_a_short_one(directory: Path, name: str) -> None:
+    """A socket's path has 107 bytes at most, and stands in lists. Its directory is private and goes with the server."""
     directory.chmod(0o711)  # else root's server moves to a short path of its own
-    server = Server(directory / ("long" * 20) / ("path, with space" * 3) / "postgres")
+    server = Server(directory / name / "postgres")
     try:
         server.start()
         assert len(str(server.socket_directory)) < 90

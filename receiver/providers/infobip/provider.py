@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import requests
 
 from receiver.errors import SettingsError
 from receiver.providers import variables
-from receiver.providers.base import Provider, Pull
+from receiver.providers.base import Log, Provider, Pull
 from receiver.providers.infobip import reading
-from receiver.reports import Reading
+from receiver.reports import Reading, Source
 
 if TYPE_CHECKING:
     from environs import Env
@@ -31,6 +33,14 @@ _SAME_STORE = (("sms", "sms-v3"), ("facebook", "messenger"))
 """Two endpoints over one store steal each other's reports; each report is handed out once."""
 _LIMIT = 1000
 """Largest page since the current documentation; the 10,000 of the old one is refused."""
+
+
+_LOGS = {"sms": "/sms/1/logs", "sms-v3": "/sms/3/logs", "omni": "/omni/1/logs"}
+_LOG_WINDOW = timedelta(hours=48)
+_LOG_PAUSE = 60 / 120
+"""120 requests a minute."""
+_IDS_LENGTH = 2048
+"""Characters of all ids of one question, commas included."""
 
 
 class Infobip(Provider):
@@ -115,14 +125,47 @@ class Infobip(Provider):
             for endpoint, channel in (_STORES[name] for name in self._channels)
         ]
 
-    def batch_pull(self, batch_id: str) -> Pull | None:
-        """Nothing: a bulk is not asked about as a whole."""
-        return None
+    def logs(self) -> list[Log]:
+        """Those of the channels of ``INFOBIP_CHANNELS`` that have one."""
+        return [
+            Log(_LOGS[name], channel, _LOG_WINDOW, _LOG_PAUSE)
+            for name, (_, channel) in _STORES.items()
+            if name in self._channels and name in _LOGS
+        ]
+
+    def log_pulls(self, log: Log, message_ids: Sequence[str]) -> list[Pull]:
+        """Comma-separated ids, as many in one question as its length limit allows."""
+        return [
+            Pull(
+                log.endpoint,
+                log.endpoint,
+                {"messageId": ",".join(some), "limit": str(_LIMIT)},
+                channel=log.channel,
+                message_ids=some,
+                source=Source.LOG,
+            )
+            for some in _packed(message_ids)
+        ]
 
     def authorize(self, request: requests.Request) -> None:
         """Add the ``Authorization`` header; ``App`` goes before ``Basic``."""
         request.headers["Authorization"] = f"App {self._api_key}" if self._api_key else f"Basic {self._basic}"
         request.headers["Accept"] = "application/json"
+
+
+def _packed(ids: Sequence[str]) -> list[tuple[str, ...]]:
+    """Ids in groups whose joined length is within the limit; an id with a comma would ask about others: left out."""
+    groups: list[list[str]] = []
+    length = _IDS_LENGTH
+    for one in ids:
+        if "," in one:
+            continue
+        if length + 1 + len(one) > _IDS_LENGTH:
+            groups.append([])
+            length = -1
+        groups[-1].append(one)
+        length += 1 + len(one)
+    return [tuple(group) for group in groups]
 
 
 def _channels(names: tuple[str, ...]) -> tuple[str, ...]:

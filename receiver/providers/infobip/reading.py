@@ -12,8 +12,8 @@ from receiver.providers.fields import in_utc, is_absent
 from receiver.providers.infobip.codes import verdict
 from receiver.providers.infobip.schema import SPELLINGS, EntrySchema
 from receiver.providers.infobip.xml import read_xml
-from receiver.providers.wire import is_xml, plain_number, read_json, reason, rejected
-from receiver.reports import DeliveryReport, Reading, Rejected
+from receiver.providers.wire import Refusals, is_xml, plain_number, read_json, reason
+from receiver.reports import DeliveryReport, Reading
 
 REPORT = "delivery_report"
 _SCHEMA = EntrySchema()
@@ -66,24 +66,25 @@ def _document(body: bytes, content_type: str) -> dict[str, Any]:
 
 
 def _read_all(entries: object, name: str, channel: str | None) -> Reading:
+    refused = Refusals()
     if not isinstance(entries, list):
-        return Reading(REPORT, [], [rejected(0, f"{name}: Not a valid list.", entries)], entries=1)
+        refused.add(0, f"{name}: Not a valid list.", entries)
+        return Reading(REPORT, [], refused.listed(), entries=1)
     reports: list[DeliveryReport] = []
-    refused: list[Rejected] = []
     others: list[str] = []
     for item, entry in enumerate(entries):
         entries[item] = None  # a large body's objects are let go as soon as they are read
         if not isinstance(entry, dict):
-            refused.append(rejected(item, f"{name}: Not an object.", entry))
+            refused.add(item, f"{name}: Not an object.", entry)
         elif kind := _kind(entry):
             others.append(kind)
         else:
             try:
                 reports.append(_report(item, entry, channel))
             except ValidationError as error:
-                refused.append(rejected(item, reason(error, _spelled(entry)), entry))
+                refused.add(item, reason(error, _spelled(entry)), entry)
     kind = others[0] if others and not reports and not refused else REPORT
-    return Reading(kind, reports, refused, ignored=len(others), entries=len(entries))
+    return Reading(kind, reports, refused.listed(), ignored=len(others), entries=len(entries))
 
 
 def _kind(entry: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ class MessagingPlus(Provider):
 
     name = "messaging_plus"
     slug = "messaging-plus"
+    batch_endpoint = "/batch"
 
     def __init__(
         self, *, base_url: str = DEFAULT_BASE_URL, api_key: str = "", webhook_secrets: tuple[str, ...] = ()
@@ -83,7 +84,7 @@ class MessagingPlus(Provider):
         if batch_id in ("", ".", ".."):
             return None
         path = f"/batch/{quote(batch_id, safe='')}"
-        return Pull("/batch", path, {"details": "true"}, batch_id=batch_id)
+        return Pull(self.batch_endpoint, path, {"details": "true"}, batch_id=batch_id)
 
     def authorize(self, request: requests.Request) -> None:
         """Add the ``key`` query parameter; keep such a URL out of every log."""

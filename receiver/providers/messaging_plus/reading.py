@@ -19,8 +19,8 @@ from receiver.providers.messaging_plus.schema import (
     ReceiptSchema,
     plain_keys,
 )
-from receiver.providers.wire import plain_number, read_json, reason, rejected
-from receiver.reports import Batch, DeliveryReport, Reading, Rejected, Status
+from receiver.providers.wire import Refusals, plain_number, read_json, reason, rejected
+from receiver.reports import Batch, DeliveryReport, Reading, Status
 
 _PROVIDER = "messaging_plus"
 _RECEIPT = ReceiptSchema()
@@ -76,33 +76,33 @@ def _read_receipt(raw: dict[str, Any]) -> Reading:
 
 def _read_batch(keys: Mapping[str, Any], batch_id: str | None) -> Reading:
     reports: list[DeliveryReport] = []
-    refused: list[Rejected] = []
+    refused = Refusals()
     details = keys.get("details")
     if is_absent(details):
         details = []
     elif not isinstance(details, list):
-        refused.append(rejected(0, "details: Not a valid list.", details))
+        refused.add(0, "details: Not a valid list.", details)
         details = []
     for item, detail in enumerate(details):
         if not isinstance(detail, dict):
-            refused.append(rejected(item, "details: Not an object.", detail))
+            refused.add(item, "details: Not an object.", detail)
             continue
         try:
             reports.append(_report(item, detail, batch_id, is_receipt=False))
         except ValidationError as error:
-            refused.append(rejected(item, reason(error, _SPELLED), detail))
+            refused.add(item, reason(error, _SPELLED), detail)
     batches = _batches(reports, batch_id)
     counts: Any = None if is_absent(keys.get("counts")) else keys["counts"]
     try:
         data = _COUNTS.load({} if counts is None else counts)
     except ValidationError as error:
         at = max(len(details), len(refused))  # behind the details: no position is used twice
-        refused.append(rejected(at, reason(ValidationError({"counts": error.messages_dict})), counts))
+        refused.add(at, reason(ValidationError({"counts": error.messages_dict})), counts)
     else:
         if len(batches) == 1:  # more than one would leave it open whose counts they are
             batch = batches[0].batch_id
             batches = (Batch(batch, data["total"], data["delivered"], data["failed"]),)
-    return Reading("delivery_report", reports, refused, batches=batches, entries=len(details))
+    return Reading("delivery_report", reports, refused.listed(), batches=batches, entries=len(details))
 
 
 def _report(item: int, entry: Mapping[str, Any], batch_id: str | None, *, is_receipt: bool) -> DeliveryReport:
@@ -152,16 +152,16 @@ def _read_messages(keys: Mapping[str, Any]) -> Reading:
     if not isinstance(messages, list):
         return Reading("sent", [], [rejected(0, "messages: Not a valid list.", messages)], entries=1)
     reports: list[DeliveryReport] = []
-    refused: list[Rejected] = []
+    refused = Refusals()
     for item, message in enumerate(messages):
         if not isinstance(message, dict):
-            refused.append(rejected(item, "messages: Not an object.", message))
+            refused.add(item, "messages: Not an object.", message)
             continue
         try:
             reports.append(_pending(item, {**keys, **plain_keys(message)}))
         except ValidationError as error:
-            refused.append(rejected(item, reason(error), message))
-    return Reading("sent", reports, refused, batches=_batches(reports), entries=len(messages))
+            refused.add(item, reason(error), message)
+    return Reading("sent", reports, refused.listed(), batches=_batches(reports), entries=len(messages))
 
 
 def _pending(item: int, message: Mapping[str, Any]) -> DeliveryReport:
@@ -179,22 +179,22 @@ def _pending(item: int, message: Mapping[str, Any]) -> DeliveryReport:
 
 
 def _read_identifier(keys: Mapping[str, Any]) -> Reading:
-    refused: list[Rejected] = []
+    refused = Refusals()
     destinations: list[str] = []
     given = [] if is_absent(keys.get("destinations")) else keys["destinations"]
     if not isinstance(given, list):
-        refused.append(rejected(0, "destinations: Not a valid list.", given))
+        refused.add(0, "destinations: Not a valid list.", given)
         given = []
     for item, destination in enumerate(given):
         try:
             destinations.append(plain_number(DESTINATION.deserialize(destination)))
         except ValidationError as error:
-            refused.append(rejected(item, reason(ValidationError({"destinations": error.messages})), destination))
+            refused.add(item, reason(ValidationError({"destinations": error.messages})), destination)
     try:
         batch_id = BATCH_ID.deserialize(keys["identifier"])
     except ValidationError as error:
         at = max(len(given), len(refused))  # behind the destinations: no position is used twice
-        refused.append(rejected(at, reason(ValidationError({"identifier": error.messages})), keys["identifier"]))
-        return Reading("sent", [], refused, entries=1)
+        refused.add(at, reason(ValidationError({"identifier": error.messages})), keys["identifier"])
+        return Reading("sent", [], refused.listed(), entries=1)
     batch = Batch(batch_id, destinations=tuple(dict.fromkeys(destinations)))
-    return Reading("sent", [], refused, batches=(batch,), entries=1)
+    return Reading("sent", [], refused.listed(), batches=(batch,), entries=1)
