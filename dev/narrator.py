@@ -73,8 +73,8 @@ class Narrator(threading.Thread):
         if row is None:
             return None
         status, source = row
-        if source == "pull":
-            return (0, f"gap closed by the reconciler (source = 'pull'): {name(gap)} is {status}")
+        if source in ("pull", "log"):  # both are asked for by the reconciler
+            return (0, f"gap closed by the reconciler (source = '{source}'): {name(gap)} is {status}")
         return (1, f"gap closed by a late {source}: {name(gap)} is {status}")
 
 

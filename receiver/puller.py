@@ -6,6 +6,7 @@ that it can commit, and nobody else reads the same store: the lease is checked i
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from receiver import fetch, store
 from receiver.database import Connection
-from receiver.errors import ReceiverError
+from receiver.errors import ReceiverError, Unreadable
 from receiver.providers.base import Log, Provider, Pull
 from receiver.settings import Settings
 
@@ -29,6 +30,7 @@ _AT_ONCE = 4
 """Repeatable questions that are sent side by side."""
 _CHECKS_AT_ONCE = 500
 """Messages that are claimed for one round of log questions."""
+_CODES_AGE = timedelta(days=1)
 _ABOUT_THE_QUESTION = (400, 404)
 """Answers that speak of one question only; after any other failure the whole store gets a rest."""
 
@@ -83,6 +85,10 @@ class Puller:
         """Look up every overdue message that is due; gives whether all went well."""
         return self._while_leased(lambda: self._search_log(log))
 
+    def refresh_codes(self) -> bool:
+        """Read the provider's own list of codes, once a day; gives whether all went well."""
+        return self._while_leased(self._refresh_codes)
+
     def _while_leased(self, work: Callable[[], None]) -> bool:
         if not store.execute(self._connection, "acquire_lease", **self._lease):
             log.info("store_is_taken_or_rests", **self._store)
@@ -123,6 +129,23 @@ class Puller:
             for one in asked:
                 if one.arrival is None and one.answer.status not in _ABOUT_THE_QUESTION:
                     raise _StoreFailed(one.answer)
+
+    def _refresh_codes(self) -> None:
+        if store.query(self._connection, "pulled_since", **self._store, age=_CODES_AGE):
+            return
+        pull = self._provider.codes_pull()
+        [(pull_id, answer)] = self._send([pull])
+        self._keep(pull_id, answer, kind="codes")
+        if not answer.ok:
+            raise _StoreFailed(answer)
+        try:
+            codes = self._provider.read_codes(answer.body or b"")
+        except Unreadable as unreadable:
+            self._note(pull_id, "unreadable", error=str(unreadable))
+            raise _StoreFailed(answer) from unreadable
+        rows = json.dumps([code._asdict() for code in codes])
+        changed = store.execute(self._connection, f"refresh_{self._provider.name}_code", rows=rows)
+        self._note(pull_id, "ok", entries=len(codes), fresh=changed)
 
     def _search_log(self, log: Log) -> None:
         store.execute(self._connection, "forget_checks", **self._store, window=log.window)
@@ -175,25 +198,21 @@ class Puller:
         )
 
     def _ask(self, pulls: Sequence[Pull]) -> list[_Asked]:
-        pull_ids = [self._begin(pull) for pull in pulls]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            answers = list(pool.map(lambda http, pull: fetch.fetch(http, self._provider, pull), self._sessions, pulls))
-        arrivals = [self._keep(*one) for one in zip(pulls, pull_ids, answers, strict=True)]
+        sent = self._send(pulls)
+        arrivals = [self._read(pull, pull_id, answer) for pull, (pull_id, answer) in zip(pulls, sent, strict=True)]
         recorded = iter(store.record_each(self._connection, [arrival for arrival in arrivals if arrival]))
         asked = []
-        for pull, pull_id, answer, arrival in zip(pulls, pull_ids, answers, arrivals, strict=True):
+        for pull, (pull_id, answer), arrival in zip(pulls, sent, arrivals, strict=True):
             understood = arrival and self._finish(pull_id, arrival, next(recorded))
-            log.info(
-                "pulled",
-                **self._store,
-                pull_id=pull_id,
-                outcome="unreadable" if arrival and not understood else answer.outcome,
-                http_status=answer.status,
-                error=answer.error,
-                entries=arrival and arrival.reading.entries,
-            )
             asked.append(_Asked(pull, answer, arrival if understood else None))
         return asked
+
+    def _send(self, pulls: Sequence[Pull]) -> list[tuple[int, fetch.Answer]]:
+        """Commit the intents, then send the requests side by side."""
+        pull_ids = [self._begin(pull) for pull in pulls]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            answers = pool.map(lambda http, pull: fetch.fetch(http, self._provider, pull), self._sessions, pulls)
+            return list(zip(pull_ids, answers, strict=True))
 
     def _begin(self, pull: Pull) -> int:
         rows = store.query(
@@ -210,8 +229,8 @@ class Puller:
         pull_id: int = rows[0].id
         return pull_id
 
-    def _keep(self, pull: Pull, pull_id: int, answer: fetch.Answer) -> store.Arrival | None:
-        """Commit the raw answer; gives it read where it is one to be read."""
+    def _keep(self, pull_id: int, answer: fetch.Answer, kind: str | None = None) -> int | None:
+        """Commit the raw answer, before anything is made of it; gives its payload's id, None where nothing came."""
         rows = store.query(
             self._connection,
             "answer_pull",
@@ -221,8 +240,14 @@ class Puller:
             error=answer.error,
             content_type=answer.content_type,
             body=answer.body,
-            kind=None if answer.ok else "error",
+            kind=kind if answer.ok else "error",
         )
+        if not answer.ok:
+            log.warning("pull_failed", **self._store, pull_id=pull_id, http_status=answer.status, error=answer.error)
+        return rows[0].id if rows else None
+
+    def _read(self, pull: Pull, pull_id: int, answer: fetch.Answer) -> store.Arrival | None:
+        payload_id = self._keep(pull_id, answer)
         if not answer.ok:
             return None
         return store.read(
@@ -232,21 +257,21 @@ class Puller:
             answer.content_type,
             channel=pull.channel,
             batch_id=pull.batch_id,
-            payload_id=rows[0].id,
+            payload_id=payload_id,
         )
 
     def _finish(self, pull_id: int, arrival: store.Arrival, recorded: store.Recorded) -> bool:
         """Note what came; gives whether the answer was one. Whatever else came is never read as "no reports"."""
-        error = arrival.error or (
-            "not an answer to this question" if arrival.reading.kind in ("unknown", "error") else None
-        )
-        store.execute(
-            self._connection,
-            "finish_pull",
-            pull_id=pull_id,
-            outcome="unreadable" if error else "ok",
-            entries=arrival.reading.entries,
-            fresh=len(arrival.reading.reports) - recorded.duplicates,
-            error=error,
-        )
+        error = arrival.error
+        if arrival.reading.kind in ("unknown", "error"):
+            error = "not an answer to this question"
+        fresh = len(arrival.reading.reports) - recorded.duplicates
+        self._note(pull_id, "unreadable" if error else "ok", arrival.reading.entries, fresh, error)
         return error is None
+
+    def _note(
+        self, pull_id: int, outcome: str, entries: int | None = None, fresh: int | None = None, error: str | None = None
+    ) -> None:
+        noted = {"outcome": outcome, "entries": entries, "fresh": fresh, "error": error}
+        store.execute(self._connection, "finish_pull", pull_id=pull_id, **noted)
+        log.info("pulled", **self._store, pull_id=pull_id, **noted)

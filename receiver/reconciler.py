@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -41,10 +41,18 @@ class Reconciler:
         return True
 
     def cycle(self) -> bool:
-        """Pull all that is due; gives whether all went well. What went wrong is logged and stands in ``pull``."""
-        jobs = [self._tidy, *self._pulls()]
-        with ThreadPoolExecutor(len(jobs), thread_name_prefix="pull") as pool:
-            return all(list(pool.map(self._run_job, jobs)))
+        """Pull all that is due; gives whether all went well. What went wrong is logged and stands in ``pull``.
+
+        Logs come last: they are searched for what reports did not answer.
+        """
+        results = self._run_jobs([self._tidy])
+        results += self._run_jobs(list(self._report_jobs()))
+        results += self._run_jobs(list(self._log_jobs()))
+        return all(results)
+
+    def _run_jobs(self, jobs: Sequence[Callable[[Connection], bool]]) -> list[bool]:
+        with ThreadPoolExecutor(max(1, len(jobs)), thread_name_prefix="pull") as pool:
+            return list(pool.map(self._run_job, jobs))
 
     def _run_job(self, job: Callable[[Connection], bool]) -> bool:
         try:
@@ -65,16 +73,21 @@ class Reconciler:
             log.warning("read_after_crash", payloads=count)
         return True
 
-    def _pulls(self) -> Iterator[Callable[[Connection], bool]]:
+    def _report_jobs(self) -> Iterator[Callable[[Connection], bool]]:
         for provider in self._settings.providers:
             if not provider.can_pull:
                 continue
             for pull in provider.report_pulls():
                 yield self._job(provider, pull.endpoint, partial(Puller.drain, pull=pull))
-            for log in provider.logs():
-                yield self._job(provider, log.endpoint, partial(Puller.search_log, log=log))
             if provider.batch_endpoint:
                 yield self._job(provider, provider.batch_endpoint, Puller.follow_batches)
+            if provider.codes_endpoint:
+                yield self._job(provider, provider.codes_endpoint, Puller.refresh_codes)
+
+    def _log_jobs(self) -> Iterator[Callable[[Connection], bool]]:
+        for provider in self._settings.providers:
+            for log in provider.logs() if provider.can_pull else ():
+                yield self._job(provider, log.endpoint, partial(Puller.search_log, log=log))
 
     def _job(self, provider: Provider, endpoint: str, work: Callable[[Puller], bool]) -> Callable[[Connection], bool]:
         def job(connection: Connection) -> bool:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg.errors import ProgramLimitExceeded
 from psycopg.rows import namedtuple_row
 
 from receiver.database import Connection
@@ -19,6 +20,9 @@ from receiver.reports import DeliveryReport, Reading, Rejected, Source
 from receiver.sql import QUERIES
 
 _NOTHING = Reading("unreadable", [], [])
+_REFUSALS = (psycopg.DataError, psycopg.IntegrityError, ProgramLimitExceeded, ValueError, ArithmeticError)
+"""For these the content itself is to blame: a value that a column or an index does not take, or that Python cannot
+write as text. Anything else is trouble of the database, and passes."""
 _CONTENT_LIMIT = 10_000
 
 
@@ -103,14 +107,12 @@ def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Rec
     """Record arrivals so that nothing that the database refuses (and no reader noticed) fails its neighbours.
 
     A refused report goes to quarantine, its neighbours in the body are kept; where that does not help, the raw body is.
-    Changes the ``reading`` and ``error`` of such an arrival. Raises ``psycopg.OperationalError`` when the database
-    cannot commit at all.
+    Changes the ``reading`` and ``error`` of such an arrival. Raises ``psycopg.Error`` when the database cannot commit
+    at all.
     """
     try:
         return record(connection, arrivals)
-    except psycopg.OperationalError:
-        raise
-    except (psycopg.Error, UnicodeError) as refusal:
+    except _REFUSALS as refusal:
         if len(arrivals) > 1:
             return [recorded for arrival in arrivals for recorded in record_each(connection, [arrival])]
         return [_record_what_is_accepted(connection, arrivals[0], refusal)]
@@ -126,8 +128,11 @@ def _record_what_is_accepted(connection: Connection, arrival: Arrival, refusal: 
             refused.append(Rejected(report.item, reason, json.dumps(report._asdict(), default=str)))
     if refused:
         arrival.reading = arrival.reading._replace(reports=kept, rejected=[*arrival.reading.rejected, *refused])
-    else:
-        arrival.reading, arrival.error = _NOTHING, _refusal(refusal)
+        try:
+            return record(connection, [arrival])[0]
+        except _REFUSALS as more:
+            refusal = more
+    arrival.reading, arrival.error = _NOTHING, _refusal(refusal)
     return record(connection, [arrival])[0]
 
 
@@ -136,9 +141,7 @@ def _refusal_of(connection: Connection, arrival: Arrival, report: DeliveryReport
     try:
         with connection.transaction(force_rollback=True):
             record(connection, [probe])
-    except psycopg.OperationalError:
-        raise
-    except (psycopg.Error, UnicodeError) as refusal:
+    except _REFUSALS as refusal:
         return _refusal(refusal)
     return None
 

@@ -49,6 +49,11 @@ insert into pull (provider, endpoint, source, channel, batch_id, params)
 select %(provider)s, %(endpoint)s, %(source)s, %(channel)s, %(batch_id)s, %(params)s from lease
 returning id;
 
+-- pulled_since: whether the last good answer is younger
+select from pull
+where provider = %(provider)s and endpoint = %(endpoint)s and outcome = 'ok' and started_at > now() - %(age)s
+limit 1;
+
 -- answer_pull: the raw answer, committed before anything is made of it
 with answered as (
   update pull set finished_at = clock_timestamp(), outcome = %(outcome)s, http_status = %(http_status)s, error = %(error)s
@@ -216,3 +221,9 @@ select version, sha256 from migration;
 
 -- add_migration: one more
 insert into migration (version, sha256) values (%(version)s, %(sha256)s);
+
+-- refresh_messaging_plus_code: the provider's own words, from its live list
+insert into messaging_plus_code (code, class, is_final, description, provider_description, refreshed_at)
+select code, 'unknown', null, description, description, now()
+from json_to_recordset(%(rows)s) as c (code text, description text)
+on conflict (code) do update set provider_description = excluded.provider_description, refreshed_at = now();

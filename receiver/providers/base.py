@@ -50,6 +50,14 @@ class Log(NamedTuple):
     """Seconds between two requests that the provider's rate limit asks for."""
 
 
+class Code(NamedTuple):
+    """One line of a provider's own list of codes."""
+
+    code: str
+    """In the form of ``DeliveryReport.status_code``."""
+    description: str
+
+
 class Provider(ABC):
     """One provider with its settings. Reading needs no settings; push and pull are off without theirs."""
 
@@ -63,6 +71,8 @@ class Provider(ABC):
     base_url: str = ""
     batch_endpoint: ClassVar[str | None] = None
     """The store of ``batch_pull``, None where the provider has none."""
+    codes_endpoint: ClassVar[str | None] = None
+    """Where the provider lists its codes, None where it does not."""
 
     @classmethod
     @abstractmethod
@@ -115,6 +125,14 @@ class Provider(ABC):
 
     def log_pulls(self, log: Log, message_ids: Sequence[str]) -> list[Pull]:
         """The questions about these messages, as many as the provider's limits need."""
+        raise NotImplementedError
+
+    def codes_pull(self) -> Pull:
+        """The question for the provider's own list of codes; only asked where there is a ``codes_endpoint``."""
+        raise NotImplementedError
+
+    def read_codes(self, body: bytes) -> Sequence[Code]:
+        """Read that list; its rows go to the statement ``refresh_<name>_code``. Raises ``Unreadable``."""
         raise NotImplementedError
 
     @abstractmethod

@@ -22,7 +22,6 @@ class _KeepAliveHandler(WSGIRequestHandler):
     never mistaken and a page leaves in few packets.
     """
 
-    protocol_version = "HTTP/1.1"
     wbufsize = 1 << 16
     disable_nagle_algorithm = True
     connections: ClassVar[set[socket.socket]]

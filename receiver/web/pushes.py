@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import structlog
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, abort, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from receiver import store
@@ -35,7 +35,10 @@ def sent(slug: str) -> ResponseReturnValue:
 
 
 def _take(provider: Provider, source: Source) -> ResponseReturnValue:
-    arrival = store.read(provider, source, request.get_data(cache=False), request.content_type or "")
+    body = request.get_data(cache=False)
+    if len(body) > service().settings.max_body_bytes:
+        abort(413)
+    arrival = store.read(provider, source, body, request.content_type or "")
     recorded = service().committer.commit(arrival)
     if arrival.error:
         log.warning("unreadable", provider=provider.name, payload_id=recorded.payload_id, error=arrival.error)

@@ -55,7 +55,7 @@ begin
     currency = excluded.currency, sender = excluded.sender, callback_data = excluded.callback_data,
     source = excluded.source, report_count = excluded.report_count, has_conflict = excluded.has_conflict,
     first_seen_at = excluded.first_seen_at, updated_at = excluded.updated_at
-  where current is distinct from excluded;
+  where current *<> excluded;  -- byte for byte
   get diagnostics changed = row_count;
   return changed;
 end $$;
@@ -117,32 +117,53 @@ begin
   if json_array_length(rejects) > 0 then
     insert into quarantine (payload_id, item, provider, received_at, reason, content)
     select payload_ids[r.arrival], r.item, r.provider, received[r.arrival], r.reason, r.content
-    from json_to_recordset(rejects) as r (arrival int, item int, provider text, reason text, content text);
+    from json_to_recordset(rejects) as r (arrival int, item int, provider text, reason text, content text)
+    on conflict do nothing;
   end if;
 
   if json_array_length(batches) > 0 then
-    insert into sent_batch (provider, batch_id, source, destinations, total, delivered, failed)
-    select distinct on (b.provider, b.batch_id)
-           b.provider, b.batch_id, b.source, b.destinations, b.total, b.delivered, b.failed
-    from json_to_recordset(batches) as b (
-      provider text, batch_id text, source text, destinations text[], total int, delivered int, failed int)
+    -- Several bodies may speak of one batch: the first makes it known, of what they tell the last is right.
+    select json_agg(b) into batches
+    from (
+      select provider, batch_id, first_known(source order by n) as source,
+             first_known(nullif(destinations, '{}') order by n desc) as destinations,
+             first_known(total order by n desc) as total, first_known(delivered order by n desc) as delivered,
+             first_known(failed order by n desc) as failed
+      from rows from (json_to_recordset(batches) as (
+        provider text, batch_id text, source text, destinations text[], total int, delivered int, failed int))
+        with ordinality as told (provider, batch_id, source, destinations, total, delivered, failed, n)
+      group by provider, batch_id
+    ) b;
+
+    insert into sent_batch (provider, batch_id, source)
+    select b.provider, b.batch_id, b.source
+    from json_to_recordset(batches) as b (provider text, batch_id text, source text)
     order by b.provider, b.batch_id
     on conflict do nothing;
 
+    -- Locked in the order of their keys, as status rows are below.
     update sent_batch s set
       total = coalesce(b.total, s.total), delivered = coalesce(b.delivered, s.delivered),
-      failed = coalesce(b.failed, s.failed),
-      destinations = case when b.destinations = '{}' then s.destinations else b.destinations end
-    from json_to_recordset(batches) as b (
-      provider text, batch_id text, destinations text[], total int, delivered int, failed int)
-    where (s.provider, s.batch_id) = (b.provider, b.batch_id) and (b.total is not null or b.destinations <> '{}');
+      failed = coalesce(b.failed, s.failed), destinations = coalesce(b.destinations, s.destinations)
+    from (
+      select b.*
+      from sent_batch
+      join json_to_recordset(batches) as b (
+        provider text, batch_id text, destinations text[], total int, delivered int, failed int)
+        using (provider, batch_id)
+      where b.total is not null or b.destinations is not null
+      order by provider, batch_id
+      for update of sent_batch
+    ) b
+    where (s.provider, s.batch_id) = (b.provider, b.batch_id);
   end if;
 
   -- The same report may come twice in one call: one of it is kept, with the best that is known of how it came.
+  -- 0.1 and 0.10 are one price and one report, so they are kept in one spelling.
   select array_agg(row(
       nextval('delivery_report_id_seq'), provider, message_id, destination, digest, status, is_final, of_reused_id,
       best_channel, batch_id, status_code, status_name, status_description, error_code, error_name, error_permanent,
-      sent_at, done_at, times_assumed_utc, segments, mcc_mnc, price, currency, sender, callback_data,
+      sent_at, done_at, times_assumed_utc, segments, mcc_mnc, trim_scale(price), currency, sender, callback_data,
       best_source, first_received, payload_ids[arrival], item)::delivery_report)
   into incoming
   from (
@@ -203,7 +224,9 @@ comment on function record(json, bytea[], json, json, json) is
   'Takes any number of bodies and what was read from them, and writes payload, quarantine, sent_batch, delivery_report and message_status. Gives, for each body, its payload id, how many reports were new and how many messages changed.';
 
 create function rebuild(after message_key, how_many int, out last message_key, out messages int, out changed int)
-language plpgsql as $$
+language plpgsql
+-- A cached plan must reach history and status by their keys, however small the tables were when it was made.
+set jit = off set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
 declare
   keys message_key[];
 begin
@@ -215,12 +238,24 @@ begin
     order by provider, message_id, destination
     limit how_many
   ) chunk;
+
+  -- A row that was lost is made before the others are locked, as record() does it: without a row to wait for, a push
+  -- that comes now would not be seen here, and be overwritten.
+  insert into message_status
+  select * from fold_reports(array(
+    select d from delivery_report d join unnest(keys) using (provider, message_id, destination)
+    where not exists (
+      select from message_status m
+      where (m.provider, m.message_id, m.destination) = (d.provider, d.message_id, d.destination))))
+  on conflict do nothing;
+  get diagnostics changed = row_count;
+
   perform from message_status join unnest(keys) using (provider, message_id, destination)
   order by provider, message_id, destination
   for update of message_status;
   last := keys[cardinality(keys)];
   messages := coalesce(cardinality(keys), 0);
-  changed := refold(keys);
+  changed := changed + refold(keys);
 end $$;
 comment on function rebuild(message_key, int) is
   'Computes the status rows of the next messages after a key again from their history, while pushes go on.';

@@ -6,19 +6,10 @@ Only whether a failure is final is read from a code, never whether there was one
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 _HEX = re.compile(r"(?:0[xX])?0*([0-9A-Fa-f]{1,2})")
 _LONGEST_RAW = 32
 """An unreadable code is kept for people to look at, as long as it looks like one."""
-
-
-class Code(NamedTuple):
-    """One line of the provider's own list."""
-
-    code: str
-    """Two upper-case hexadecimal digits."""
-    description: str
 
 
 def normal_code(raw: object) -> str | None:

@@ -8,9 +8,8 @@ from urllib.parse import quote
 import requests
 
 from receiver.providers import variables
-from receiver.providers.base import Provider, Pull
+from receiver.providers.base import Code, Provider, Pull
 from receiver.providers.messaging_plus import reading
-from receiver.providers.messaging_plus.codes import Code
 from receiver.reports import Reading
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ class MessagingPlus(Provider):
     name = "messaging_plus"
     slug = "messaging-plus"
     batch_endpoint = "/batch"
+    codes_endpoint = "/dr-responses"
 
     def __init__(
         self, *, base_url: str = DEFAULT_BASE_URL, api_key: str = "", webhook_secrets: tuple[str, ...] = ()
@@ -65,6 +65,10 @@ class MessagingPlus(Provider):
     def read_sent(self, body: bytes, content_type: str = "") -> Reading:
         """Read the answer to add-message or add-batch."""
         return reading.read_sent(body)
+
+    def codes_pull(self) -> Pull:
+        """Ask for the live codes."""
+        return Pull(self.codes_endpoint, self.codes_endpoint, {})
 
     def read_codes(self, body: bytes) -> list[Code]:
         """Read the answer of ``GET /dr-responses``; raises ``Unreadable`` when it is no JSON array."""

@@ -8,8 +8,9 @@ from typing import Any
 from marshmallow import ValidationError
 
 from receiver.errors import Unreadable
+from receiver.providers.base import Code
 from receiver.providers.fields import is_absent
-from receiver.providers.messaging_plus.codes import Code, is_final_failure, normal_code, shown_code
+from receiver.providers.messaging_plus.codes import is_final_failure, normal_code, shown_code
 from receiver.providers.messaging_plus.schema import (
     BATCH_ID,
     DESTINATION,

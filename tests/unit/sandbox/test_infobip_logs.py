@@ -78,7 +78,13 @@ def test_time_range_and_the_plus_that_must_be_escaped(sandbox: Sandbox, client: 
 
 @pytest.mark.parametrize(
     "params",
-    [{"limit": "1001"}, {"generalStatus": "FINE"}, {"messageId": "a" * 2049}, {"sentSince": "2026-13-01T00:00:00Z"}],
+    [
+        {"limit": "1001"},
+        {"generalStatus": "FINE"},
+        {"messageId": "a" * 2049},
+        {"sentSince": "2026-13-01T00:00:00Z"},
+        {"sentSince": "2026-01-01T00:00:00"},
+    ],
 )
 def test_wrong_parameters_are_refused(client: Client, params: dict[str, str]) -> None:
     assert client.infobip("/sms/1/logs", **params).status_code == 400
