@@ -36,3 +36,14 @@ control_socket_disable = True  # would be a socket in the home directory that no
 def on_starting(_: Any) -> None:
     """Once, in the master, before any worker."""
     settings.announce(configuration)
+
+
+def pre_request(_: Any, request: Any) -> None:
+    """Announce that the connection closes after a large body.
+
+    gunicorn skips no more than 64 KiB of a body that we refuse unread (wrong secret, too large) and closes then. Where
+    that is not announced, the next request on the connection is lost, perhaps that of another sender behind a router.
+    """
+    headers = dict(request.headers)
+    if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) >= 64 * 1024:
+        request.force_close()

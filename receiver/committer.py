@@ -88,7 +88,7 @@ class Committer:
                 with self._connection as connection:
                     outcomes = store.record_each(connection, arrivals)
                 break
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 log.warning("commit_failed", attempt=attempt, members=len(group), error=type(error).__name__)
                 # The second attempt is for a connection that a restart of the database had broken; what the first may
                 # have committed after all comes out as duplicates.

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any, Self
 
 import psycopg
 from psycopg import errors
 from psycopg.abc import RV, PQGen
+
+
+_CANCEL_SECONDS = 1.0
+"""A server that does not take a cancellation within this time is frozen or gone, and has nothing to cancel."""
 
 
 class Connection(psycopg.Connection[Any]):
@@ -22,6 +27,10 @@ class Connection(psycopg.Connection[Any]):
         try:
             return super().wait(gen, interval, self.patience if timeout is None else timeout)
         except errors._WaitTimeout:
+            # A session that waits for a lock does not notice that its client has gone: without a word they would pile
+            # up until the server takes no more, and all write in the end what was promised to nobody.
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=_CANCEL_SECONDS)
             self.pgconn.finish()
             raise psycopg.OperationalError("the database did not answer in time") from None
 
@@ -61,7 +70,8 @@ class Reused:
         return self._connection
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self._connection is not None and isinstance(error, psycopg.OperationalError):
+        # Read-only after a failover is no OperationalError, and passes with a new connection only.
+        if self._connection is not None and isinstance(error, psycopg.Error):
             self._connection.close()
         self._lock.release()
 

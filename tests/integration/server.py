@@ -41,14 +41,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
 def select(url: str, query: str, *parameters: Any) -> list[Any]:
     """The rows of a query over a connection of its own; plain values where there is one column only."""
     with psycopg.connect(url, autocommit=True) as connection:
-        rows = connection.execute(query, parameters).fetchall()  # type: ignore[call-overload]
+        rows = connection.execute(query, parameters).fetchall()
     return [row[0] for row in rows] if rows and len(rows[0]) == 1 else rows
 
 
 def execute(url: str, statement: str, *parameters: Any) -> None:
     """Run a statement over a connection of its own."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement, parameters)  # type: ignore[call-overload]
+        connection.execute(statement, parameters)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -138,7 +139,7 @@ def test_any_number_of_bodies_is_one_statement_on_the_wire_and_one_transaction(c
         store.record(connection, bodies)
         connection.pgconn.untrace()
         trace.seek(0)
-        sent = [line.split("\t")[3].strip() for line in trace if line.split("\t")[1] == "F"]
+        sent = re.findall(r"^[^\t\n]*\tF\t\d+\t(\w+)", trace.read(), re.MULTILINE)
     assert sent == ["Parse", "Bind", "Describe", "Execute", "Sync"]
     written = "payload quarantine sent_batch delivery_report message_status".split()
     transactions = {
@@ -577,7 +578,9 @@ def test_two_refusals_of_one_item_are_one_row_in_quarantine(connection: Connecti
 
 
 @pytest.mark.parametrize(
-    "trouble", ["set local transaction_read_only = on", "set local search_path = pg_catalog"], ids=["read-only", "empty"]
+    "trouble",
+    ["set local transaction_read_only = on", "set local search_path = pg_catalog"],
+    ids=["read-only", "empty"],
 )
 def test_trouble_of_the_database_is_not_taken_for_poison(connection: Connection, trouble: str) -> None:
     group: Sequence[store.Arrival] = [arrival(a_report()), arrival(a_report(message_id="n"))]
@@ -610,9 +613,7 @@ def test_prune_removes_old_bodies_but_none_that_waits_for_somebody(connection: C
     assert store.query(connection, "prunable", retention=retention) == [(1, 3)]
     assert store.execute(connection, "prune", retention=retention, limit=1000) == 1
     assert store.execute(connection, "prune", retention=retention, limit=1000) == 0
-    assert sorted(column(connection, "select body from payload")) == sorted(
-        [b"young", b"bad", broken.body, b"unread"]
-    )
+    assert sorted(column(connection, "select body from payload")) == sorted([b"young", b"bad", broken.body, b"unread"])
     assert column(connection, "select count(*) from message_status") == [2]
 
 

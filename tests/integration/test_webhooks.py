@@ -62,9 +62,7 @@ def assert_nothing_stored(url: str) -> None:
 def test_one_report_is_committed_before_the_answer(web: Web, database_url: str) -> None:
     assert counts(web.post(INFOBIP, push(entry()))) == {"received": 1, "changed": 1}
     columns = "provider, message_id, destination, status::text, is_final, source"
-    assert statuses(database_url, columns) == [
-        ("infobip", "m-1", "41790000001", "delivered", True, "push")
-    ]
+    assert statuses(database_url, columns) == [("infobip", "m-1", "41790000001", "delivered", True, "push")]
     assert select(database_url, "select kind from payload") == ["delivery_report"]
 
 
@@ -107,9 +105,7 @@ def test_xml_is_read_too(web: Web, database_url: str) -> None:
 def test_a_receipt_makes_its_batch_known(web: Web, database_url: str) -> None:
     assert counts(web.post(MESSAGING_PLUS, RECEIPT)) == {"received": 1, "changed": 1}
     columns = "provider, destination, status::text, is_final, status_code"
-    assert statuses(database_url, columns) == [
-        ("messaging_plus", "441111111111", "delivered", True, "00")
-    ]
+    assert statuses(database_url, columns) == [("messaging_plus", "441111111111", "delivered", True, "00")]
     assert select(database_url, "select batch_id, source from sent_batch") == [(RECEIPT["batchuuid"], "push")]
 
 
@@ -308,20 +304,29 @@ def test_a_connection_stays_open_after_errors(web: Web) -> None:
     connection.connect()
     first = connection.sock
     good = json.dumps(push(entry()))
-    for path, body, status in [
+    requests_and_statuses: list[tuple[str, str | bytes, int]] = [
         (INFOBIP, "not json", 400),
         (INFOBIP, good, 200),
         ("/webhooks/infobip/wrong", good, 401),
         ("/webhooks/nobody", good, 404),
         ("/healthz", good, 405),
-        (INFOBIP, body_of(MAX_BODY_BYTES + 1), 413),
+        ("/webhooks/infobip/wrong", body_of(60_000), 401),
         (INFOBIP, good, 200),
-    ]:
+    ]
+    for path, body, status in requests_and_statuses:
         connection.request("POST", path, body)
         response = connection.getresponse()
         assert (response.status, bool(response.read())) == (status, True)
         assert connection.sock is first
     connection.close()
+
+
+@pytest.mark.parametrize(("path", "status"), [(INFOBIP, 413), ("/webhooks/infobip/wrong", 401), ("/x", 404)])
+def test_a_large_body_that_is_not_read_closes_the_connection_and_says_so(web: Web, path: str, status: int) -> None:
+    """Otherwise the next request on the connection would be lost."""
+    for body in (body_of(MAX_BODY_BYTES + 1), chunks(body_of(MAX_BODY_BYTES + 1))):
+        response = web.post(path, body)
+        assert (response.status_code, response.headers["Connection"]) == (status, "close")
 
 
 # --- the samples of the providers' own pages

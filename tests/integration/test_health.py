@@ -1,0 +1,63 @@
+"""What a platform asks, and what is off where its variables are not set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from receiver.migrate import migrate
+from tests.integration.server import Web, execute, serving
+
+
+@pytest.fixture
+def empty_url(database_server_url: str) -> Iterator[str]:
+    """A database that nobody has migrated."""
+    name = "receiver_test_empty"
+    with psycopg.connect(database_server_url, autocommit=True) as admin:
+        admin.execute(f"drop database if exists {name} with (force)")
+        admin.execute(f"create database {name}")
+        yield make_conninfo(database_server_url, dbname=name)
+        admin.execute(f"drop database {name} with (force)")
+
+
+def test_with_a_migrated_database_it_lives_and_is_ready(web: Web) -> None:
+    assert (web.get("/healthz").status_code, web.get("/healthz").json()) == (200, {"status": "alive"})
+    assert (web.get("/readyz").status_code, web.get("/readyz").json()) == (200, {"status": "ready"})
+
+
+def test_without_any_database_it_lives_and_is_not_ready() -> None:
+    with serving(DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", INFOBIP_WEBHOOK_SECRETS="sesame") as web:
+        assert web.get("/healthz").status_code == 200
+        answer = web.get("/readyz")
+        assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert web.post("/webhooks/infobip/sesame", {"results": []}).status_code == 503
+
+
+def test_it_is_ready_once_every_migration_is_applied(empty_url: str) -> None:
+    with serving(DATABASE_URL=empty_url, INFOBIP_WEBHOOK_SECRETS="sesame") as web:
+        answer = web.get("/readyz")
+        assert answer.status_code == 503
+        assert "migrations are missing: 0001_tables" in answer.json()["detail"]
+        assert web.post("/webhooks/infobip/sesame", {"results": []}).status_code == 503
+        migrate(empty_url)
+        assert web.get("/readyz").status_code == 200
+        assert web.post("/webhooks/infobip/sesame", {"results": []}).status_code == 200
+        execute(empty_url, "delete from migration where version like '0003%'")
+        assert "0003" in web.get("/readyz").json()["detail"]
+
+
+def test_without_its_variables_a_route_is_off(database_url: str) -> None:
+    """Never open by accident: without a secret nobody gets in, also with none given."""
+    with serving(DATABASE_URL=database_url, MESSAGING_PLUS_WEBHOOK_SECRETS=" , ") as web:
+        for path in ("/webhooks/infobip", "/webhooks/infobip/", "/webhooks/infobip/x", "/webhooks/messaging-plus/ , "):
+            assert web.post(path, {"results": []}, auth=("user", "")).status_code == 404
+        for path in ("/sent/infobip", "/sent/messaging-plus"):
+            assert web.post(path, {}, headers={"Authorization": "Bearer "}).status_code == 404
+        assert web.get("/messages/infobip/m-1").status_code == 404
+        assert web.get("/readyz").status_code == 200
+        for off in ("infobip: the webhook is off", "messaging_plus: the webhook is off", "/sent and /messages are off"):
+            assert web.output.count(off) == 1
