@@ -42,6 +42,9 @@ class Answer:
     error: str | None = None
     """Why there is no whole answer; names a class of error and never a URL, which may hold a key."""
 
+    was_sent: bool = True
+    """Whether the request may have reached the provider, and a one-time store may have handed out reports."""
+
     @property
     def ok(self) -> bool:
         return self.error is None and self.status is not None and 200 <= self.status < 300
@@ -49,6 +52,8 @@ class Answer:
     @property
     def outcome(self) -> str:
         """As the column ``pull.outcome`` says it."""
+        if not self.was_sent:
+            return "unreachable"
         if self.error is not None:
             return "network_error"
         return "ok" if self.ok else "http_error"
@@ -111,6 +116,11 @@ def _ended_after(seconds: float, shutdown: Callable[[], object]) -> Iterator[Non
         timer.cancel()
 
 
+def _failed_to_connect(error: requests.RequestException) -> bool:
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(reason, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
+
+
 def fetch(http: requests.Session, provider: Provider, pull: Pull) -> Answer:
     """Send the GET of a pull; never raises for what the network or the provider does."""
     request = requests.Request("GET", provider.base_url.rstrip("/") + pull.path, params=dict(pull.params))
@@ -126,7 +136,7 @@ def fetch(http: requests.Session, provider: Provider, pull: Pull) -> Answer:
             allow_redirects=False,
         )
     except requests.RequestException as error:
-        return Answer(None, None, error=type(error).__name__)
+        return Answer(None, None, error=type(error).__name__, was_sent=not _failed_to_connect(error))
     with response:
         body, error_name = _read(response, deadline)
         return Answer(

@@ -31,6 +31,8 @@ _AT_ONCE = 4
 _CHECKS_AT_ONCE = 500
 """Messages that are claimed for one round of log questions."""
 _CODES_AGE = timedelta(days=1)
+_SHORTEST_RANGE = timedelta(milliseconds=2)
+"""A stretch of a log that is not halved any more: the provider's times have milliseconds."""
 _ABOUT_THE_QUESTION = (400, 404)
 """Answers that speak of one question only; after any other failure the whole store gets a rest."""
 
@@ -148,6 +150,28 @@ class Puller:
         self._note(pull_id, "ok", entries=len(codes), fresh=changed)
 
     def _search_log(self, log: Log) -> None:
+        self._look_up_overdue(log)
+        self._repair(log)
+
+    def _repair(self, log: Log) -> None:
+        """Search the log for what one-time pulls may have lost."""
+        store.execute(self._connection, "forget_ranges", **self._store, window=log.window)
+        store.execute(self._connection, "order_repair", **self._store, repairs=log.repairs, window=log.window)
+        while ranges := store.query(self._connection, "next_range", **self._store, window=log.window):
+            [(range_id, since, until)] = ranges
+            pull = self._provider.log_range_pull(log, since, until)
+            [asked] = self._ask([pull])
+            if asked.arrival is None:
+                raise _StoreFailed(asked.answer)
+            is_full = pull.limit is not None and asked.arrival.reading.entries >= pull.limit
+            if is_full and until - since > _SHORTEST_RANGE:
+                store.execute(self._connection, "halve_range", id=range_id, window=log.window)
+            else:
+                store.execute(self._connection, "drop_range", id=range_id)
+            if self._stop.wait(log.pause):
+                return
+
+    def _look_up_overdue(self, log: Log) -> None:
         store.execute(self._connection, "forget_checks", **self._store, window=log.window)
         overdue_after = self._settings.overdue_after
         store.execute(

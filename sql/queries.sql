@@ -50,7 +50,7 @@ select %(provider)s, %(endpoint)s, %(source)s, %(channel)s, %(batch_id)s, %(para
 returning id;
 
 -- pulled_since: whether the last good answer is younger
-select from pull
+select true as found from pull
 where provider = %(provider)s and endpoint = %(endpoint)s and outcome = 'ok' and started_at > now() - %(age)s
 limit 1;
 
@@ -122,6 +122,42 @@ update message_check set
   checks = checks + 1, checked_at = now(),
   next_check_at = now() + least(%(interval)s * power(2, least(checks, 20)), interval '4 hours')
 where provider = %(provider)s and endpoint = %(endpoint)s and message_id = any(%(message_ids)s);
+
+-- order_repair: one-time pulls that may have lost reports, once the store answers again: the log is searched for all that was sent in its window before them
+with lost as (
+  update pull set repair_at = now()
+  where provider = %(provider)s and endpoint = %(repairs)s and source = 'pull' and repair_at is null
+    and started_at > now() - %(window)s
+    and (outcome in ('network_error', 'unreadable', 'interrupted') or http_status >= 500)
+    and id < (select max(id) from pull where provider = %(provider)s and endpoint = %(repairs)s and outcome = 'ok')
+  returning started_at, finished_at
+)
+insert into log_range (provider, endpoint, sent_since, sent_until)
+select %(provider)s, %(endpoint)s, min(started_at) - %(window)s, max(finished_at) from lost having count(*) > 0;
+
+-- next_range: what of a log is searched now; what is older than its window it does not know any more
+select id, greatest(sent_since, now() - %(window)s) as sent_since, sent_until from log_range
+where provider = %(provider)s and endpoint = %(endpoint)s
+order by id
+limit 1;
+
+-- forget_ranges: what the log does not know any more
+delete from log_range
+where provider = %(provider)s and endpoint = %(endpoint)s and sent_until < now() - %(window)s;
+
+-- halve_range: it holds more than a page
+with gone as (
+  delete from log_range where id = %(id)s returning provider, endpoint, sent_since, sent_until
+)
+insert into log_range (provider, endpoint, sent_since, sent_until)
+select gone.provider, gone.endpoint, half.since, half.until
+from gone
+cross join lateral (select greatest(gone.sent_since, now() - %(window)s)) s (since)
+cross join lateral (values (s.since, s.since + (gone.sent_until - s.since) / 2),
+                           (s.since + (gone.sent_until - s.since) / 2, gone.sent_until)) half (since, until);
+
+-- drop_range: it is searched
+delete from log_range where id = %(id)s;
 
 -- drop_batch: an id that cannot be asked about
 update sent_batch set next_pull_at = null where provider = %(provider)s and batch_id = %(batch_id)s;

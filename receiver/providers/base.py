@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import requests
@@ -48,6 +48,8 @@ class Log(NamedTuple):
     """How long after sending it still knows a message."""
     pause: float
     """Seconds between two requests that the provider's rate limit asks for."""
+    repairs: str
+    """The one-time store whose lost reports it can tell again."""
 
 
 class Code(NamedTuple):
@@ -133,6 +135,10 @@ class Provider(ABC):
 
     def read_codes(self, body: bytes) -> Sequence[Code]:
         """Read that list; its rows go to the statement ``refresh_<name>_code``. Raises ``Unreadable``."""
+        raise NotImplementedError
+
+    def log_range_pull(self, log: Log, since: datetime, until: datetime) -> Pull:
+        """The question about all messages that were sent in a stretch of time."""
         raise NotImplementedError
 
     @abstractmethod

@@ -41,21 +41,21 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
 def select(url: str, query: str, *parameters: Any) -> list[Any]:
     """The rows of a query over a connection of its own; plain values where there is one column only."""
     with psycopg.connect(url, autocommit=True) as connection:
-        rows = connection.execute(query, parameters).fetchall()
+        rows = connection.execute(query, parameters or None).fetchall()
     return [row[0] for row in rows] if rows and len(rows[0]) == 1 else rows
 
 
 def execute(url: str, statement: str, *parameters: Any) -> None:
     """Run a statement over a connection of its own."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement, parameters)
+        connection.execute(statement, parameters or None)
 
 
 @contextmanager
 def locked(url: str, table: str) -> Iterator[psycopg.Connection]:
     """Somebody else has the table for themselves, until the block ends or the connection is closed."""
     with psycopg.connect(url) as connection:
-        connection.execute(f"lock table {table} in access exclusive mode")  # type: ignore[call-overload]
+        connection.execute(f"lock table {table} in access exclusive mode")
         yield connection
 
 

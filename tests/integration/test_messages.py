@@ -51,7 +51,7 @@ def test_every_destination_of_a_message(web: Web) -> None:
     ]
 
 
-@pytest.mark.parametrize("message_id", ["a/b", "a b", "ä€", "a?b=c#d", "../x", "%", "a//b", "/a", "x" * 200])
+@pytest.mark.parametrize("message_id", ["a/b", "a b", "ä€", "a?b=c#d", "../x", "%", "a//b", "x" * 200])
 def test_an_id_may_hold_any_character(web: Web, message_id: str) -> None:
     push(web, message_id, HANDSET)
     answer = web.get(f"/messages/infobip/{quote(message_id, safe='')}", headers=BEARER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import requests
@@ -128,10 +128,19 @@ class Infobip(Provider):
     def logs(self) -> list[Log]:
         """Those of the channels of ``INFOBIP_CHANNELS`` that have one."""
         return [
-            Log(_LOGS[name], channel, _LOG_WINDOW, _LOG_PAUSE)
-            for name, (_, channel) in _STORES.items()
+            Log(_LOGS[name], channel, _LOG_WINDOW, _LOG_PAUSE, repairs=endpoint)
+            for name, (endpoint, channel) in _STORES.items()
             if name in self._channels and name in _LOGS
         ]
+
+    def log_range_pull(self, log: Log, since: datetime, until: datetime) -> Pull:
+        """All messages sent from ``since`` until ``until``, both included and rounded outwards to milliseconds."""
+        params = {
+            "sentSince": _moment(since),
+            "sentUntil": _moment(until + timedelta(milliseconds=1)),
+            "limit": str(_LIMIT),
+        }
+        return Pull(log.endpoint, log.endpoint, params, limit=_LIMIT, channel=log.channel, source=Source.LOG)
 
     def log_pulls(self, log: Log, message_ids: Sequence[str]) -> list[Pull]:
         """Comma-separated ids, as many in one question as its length limit allows."""
@@ -151,6 +160,11 @@ class Infobip(Provider):
         """Add the ``Authorization`` header; ``App`` goes before ``Basic``."""
         request.headers["Authorization"] = f"App {self._api_key}" if self._api_key else f"Basic {self._basic}"
         request.headers["Accept"] = "application/json"
+
+
+def _moment(time: datetime) -> str:
+    """As the logs want it: ``yyyy-MM-dd'T'HH:mm:ss.SSSZ``."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "+0000")
 
 
 def _packed(ids: Sequence[str]) -> list[tuple[str, ...]]:
