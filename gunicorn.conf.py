@@ -1,5 +1,6 @@
 """How gunicorn serves; read by ``gunicorn wsgi:app`` in this directory. The platform sets PORT and WEB_CONCURRENCY."""
 
+import ctypes
 import os
 import sys
 from typing import Any
@@ -31,6 +32,11 @@ limit_request_field_size = 8190  # bytes a header
 # For the access log too, which some platforms turn on by themselves: it holds paths, and paths hold secrets.
 logger_class = "receiver.logs.GunicornLogger"
 control_socket_disable = True  # would be a socket in the home directory that nobody uses
+
+# glibc gives large blocks back to the system at once, but raises its idea of large to the largest that was ever freed:
+# after one push of 16 MiB the copies of the next would stay. Measured: its peak is 30 MiB lower with a fixed limit.
+if limit_large_blocks := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have none
+    limit_large_blocks(-3, 1024 * 1024)  # M_MMAP_THRESHOLD, in bytes
 
 
 def on_starting(_: Any) -> None:

@@ -10,7 +10,6 @@ import psycopg
 from psycopg import errors
 from psycopg.abc import RV, PQGen
 
-
 _CANCEL_SECONDS = 1.0
 """A server that does not take a cancellation within this time is frozen or gone, and has nothing to cancel."""
 

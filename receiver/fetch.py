@@ -137,6 +137,8 @@ def fetch(http: requests.Session, provider: Provider, pull: Pull) -> Answer:
         )
     except requests.RequestException as error:
         return Answer(None, None, error=type(error).__name__, was_sent=not _failed_to_connect(error))
+    except urllib3.exceptions.LocationValueError as error:  # a host that is no name; requests lets it through
+        return Answer(None, None, error=type(error).__name__, was_sent=False)
     with response:
         body, error_name = _read(response, deadline)
         return Answer(

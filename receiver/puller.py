@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
-from typing import NamedTuple
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
+import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
 from receiver import fetch, store
-from receiver.database import Connection
+from receiver.database import Connection, connect
 from receiver.errors import ReceiverError, Unreadable
 from receiver.providers.base import Log, Provider, Pull
 from receiver.settings import Settings
@@ -33,6 +37,10 @@ _CHECKS_AT_ONCE = 500
 _CODES_AGE = timedelta(days=1)
 _SHORTEST_RANGE = timedelta(milliseconds=2)
 """A stretch of a log that is not halved any more: the provider's times have milliseconds."""
+_INSIST_SECONDS = 0.5
+"""Between two attempts to commit an answer."""
+_MAY_PASS = (psycopg.OperationalError, psycopg.InternalError)
+"""Trouble of the database and not of what it was given; InternalError: it is read-only, after a failover."""
 _ABOUT_THE_QUESTION = (400, 404)
 """Answers that speak of one question only; after any other failure the whole store gets a rest."""
 
@@ -52,6 +60,12 @@ class _Asked(NamedTuple):
     answer: fetch.Answer
     arrival: store.Arrival | None
     """None: there was no answer that could be read."""
+
+
+def _is_full(asked: _Asked) -> bool:
+    """Whether there may be more behind the page that came."""
+    limit = asked.pull.limit
+    return asked.arrival is not None and limit is not None and asked.arrival.reading.entries >= limit
 
 
 class Puller:
@@ -117,7 +131,7 @@ class Puller:
             [asked] = self._ask([pull])
             if asked.arrival is None:
                 raise _StoreFailed(asked.answer)
-            if pull.limit is None or asked.arrival.reading.entries < pull.limit:
+            if not _is_full(asked):
                 return
 
     def _follow_batches(self) -> None:
@@ -157,18 +171,18 @@ class Puller:
         """Search the log for what one-time pulls may have lost."""
         store.execute(self._connection, "forget_ranges", **self._store, window=log.window)
         store.execute(self._connection, "order_repair", **self._store, repairs=log.repairs, window=log.window)
+        until = self._end_of_search()
         while ranges := store.query(self._connection, "next_range", **self._store, window=log.window):
-            [(range_id, since, until)] = ranges
-            pull = self._provider.log_range_pull(log, since, until)
+            [(range_id, since, sent_until)] = ranges
+            pull = self._provider.log_range_pull(log, since, sent_until)
             [asked] = self._ask([pull])
             if asked.arrival is None:
                 raise _StoreFailed(asked.answer)
-            is_full = pull.limit is not None and asked.arrival.reading.entries >= pull.limit
-            if is_full and until - since > _SHORTEST_RANGE:
+            if _is_full(asked) and sent_until - since > _SHORTEST_RANGE:
                 store.execute(self._connection, "halve_range", id=range_id, window=log.window)
             else:
                 store.execute(self._connection, "drop_range", id=range_id)
-            if self._stop.wait(log.pause):
+            if not self._may_go_on(log, until):
                 return
 
     def _look_up_overdue(self, log: Log) -> None:
@@ -182,17 +196,40 @@ class Puller:
             window=log.window,
             overdue_after=overdue_after,
         )
+        until = self._end_of_search()
         while due := store.query(self._connection, "due_checks", **self._store, limit=_CHECKS_AT_ONCE):
-            pulls = self._provider.log_pulls(log, [row.message_id for row in due])
-            asked_about = {message_id for pull in pulls for message_id in pull.message_ids}
+            questions = self._provider.log_pulls(log, [row.message_id for row in due])
+            asked_about = {message_id for pull in questions for message_id in pull.message_ids}
             self._checked([row.message_id for row in due if row.message_id not in asked_about])
-            for pull in pulls:
-                [asked] = self._ask([pull])
-                if asked.arrival is None and asked.answer.status not in _ABOUT_THE_QUESTION:
-                    raise _StoreFailed(asked.answer)
-                self._checked(pull.message_ids)
-                if self._stop.wait(log.pause):
+            while questions:
+                questions = [*self._look_up(log, questions[0]), *questions[1:]]
+                if not self._may_go_on(log, until):
                     return
+
+    def _look_up(self, log: Log, pull: Pull) -> list[Pull]:
+        """Ask one question; gives two smaller ones where it left anything open.
+
+        That is an answer of more than a page, or a refusal: one id that the provider does not like must not keep its
+        neighbours from being found.
+        """
+        [asked] = self._ask([pull])
+        is_refused = asked.arrival is None and asked.answer.status == HTTPStatus.BAD_REQUEST
+        if asked.arrival is None and not is_refused:
+            raise _StoreFailed(asked.answer)
+        ids = pull.message_ids
+        if len(ids) > 1 and (is_refused or _is_full(asked)):
+            half = len(ids) // 2
+            return [*self._provider.log_pulls(log, ids[:half]), *self._provider.log_pulls(log, ids[half:])]
+        self._checked(ids)
+        return []
+
+    def _end_of_search(self) -> float:
+        """When a search pauses until the next cycle, so that reports are pulled in between however much is overdue."""
+        return time.monotonic() + self._settings.reconcile_interval.total_seconds()
+
+    def _may_go_on(self, log: Log, until: float) -> bool:
+        """Wait as long as the provider's rate limit asks; gives whether there is time for another question."""
+        return not self._stop.wait(log.pause) and time.monotonic() < until
 
     def _checked(self, message_ids: Sequence[str]) -> None:
         store.execute(
@@ -255,20 +292,30 @@ class Puller:
 
     def _keep(self, pull_id: int, answer: fetch.Answer, kind: str | None = None) -> int | None:
         """Commit the raw answer, before anything is made of it; gives its payload's id, None where nothing came."""
-        rows = store.query(
-            self._connection,
+        rows = self._insist(
             "answer_pull",
             pull_id=pull_id,
             outcome=answer.outcome,
             http_status=answer.status,
             error=answer.error,
-            content_type=answer.content_type,
+            content_type=answer.content_type.replace("\x00", ""),
             body=answer.body,
             kind=kind if answer.ok else "error",
         )
         if not answer.ok:
             log.warning("pull_failed", **self._store, pull_id=pull_id, http_status=answer.status, error=answer.error)
         return rows[0].id if rows else None
+
+    def _insist(self, statement: str, **parameters: Any) -> list[Any]:
+        """Wait with the answer for a database that has gone meanwhile: nobody else has it, perhaps not the provider."""
+        try:
+            return store.query(self._connection, statement, **parameters)
+        except _MAY_PASS as error:
+            log.warning("answer_waits_for_database", **self._store, error=type(error).__name__)
+        while True:
+            time.sleep(_INSIST_SECONDS)
+            with suppress(*_MAY_PASS), connect(self._settings.database_url, self._connection.patience) as connection:
+                return store.query(connection, statement, **parameters)
 
     def _read(self, pull: Pull, pull_id: int, answer: fetch.Answer) -> store.Arrival | None:
         payload_id = self._keep(pull_id, answer)

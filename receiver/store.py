@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -24,6 +24,9 @@ _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, ProgramLimitExceeded, Va
 """For these the content itself is to blame: a value that a column or an index does not take, or that Python cannot
 write as text. Anything else is trouble of the database, and passes."""
 _CONTENT_LIMIT = 10_000
+_AT_ONCE = 2_000
+"""Reports that one statement takes: the largest push that a provider makes. Written at once, those of a much larger
+body would need several times its size, in our memory and in the database's."""
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class Arrival:
     """Set when the body is already stored."""
     received_at: datetime | None = None
     """When it came; None: now, by the clock of the database."""
+    is_part: bool = False
+    """More of the body is to be recorded: it does not count as read yet."""
 
 
 class Recorded(NamedTuple):
@@ -110,12 +115,48 @@ def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Rec
     Changes the ``reading`` and ``error`` of such an arrival. Raises ``psycopg.Error`` when the database cannot commit
     at all.
     """
+    is_large = any(len(arrival.reading.reports) > _AT_ONCE for arrival in arrivals)
+    if is_large and len(arrivals) == 1:
+        return [_record_in_parts(connection, arrivals[0])]
     try:
-        return record(connection, arrivals)
+        if not is_large:
+            return record(connection, arrivals)
     except _REFUSALS as refusal:
-        if len(arrivals) > 1:
-            return [recorded for arrival in arrivals for recorded in record_each(connection, [arrival])]
-        return [_record_what_is_accepted(connection, arrivals[0], refusal)]
+        if len(arrivals) == 1:
+            return [_record_what_is_accepted(connection, arrivals[0], refusal)]
+    return [recorded for arrival in arrivals for recorded in record_each(connection, [arrival])]
+
+
+def _record_in_parts(connection: Connection, arrival: Arrival) -> Recorded:
+    """Record a large body part by part, each a transaction of its own.
+
+    Only the last part marks the body as read and writes what was refused, so that a crash in between leaves a body that
+    is read again as a whole.
+    """
+    whole = arrival.reading
+    kept: list[DeliveryReport] = []
+    rejected = whole.rejected
+    changed = duplicates = 0
+    for start in range(0, len(whole.reports), _AT_ONCE):
+        end = start + _AT_ONCE
+        is_last = end >= len(whole.reports)
+        reading = whole._replace(
+            reports=whole.reports[start:end],
+            rejected=rejected if is_last else [],
+            batches=() if start else whole.batches,
+        )
+        part = replace(arrival, reading=reading, is_part=not is_last)
+        [recorded] = record_each(connection, [part])
+        arrival.payload_id, arrival.error = recorded.payload_id, part.error
+        if part.error:
+            arrival.reading = part.reading
+            return recorded
+        kept += part.reading.reports
+        rejected = part.reading.rejected if is_last else [*rejected, *part.reading.rejected]
+        changed, duplicates = changed + recorded.changed, duplicates + recorded.duplicates
+    arrival.reading = whole._replace(reports=kept, rejected=rejected)
+    received = len(kept) + len(rejected) + whole.ignored
+    return recorded._replace(received=received, changed=changed, duplicates=duplicates)
 
 
 def _record_what_is_accepted(connection: Connection, arrival: Arrival, refusal: Exception) -> Recorded:
@@ -169,7 +210,7 @@ def _arrival(n: int, arrival: Arrival) -> dict[str, Any]:
         "received_at": arrival.received_at and arrival.received_at.isoformat(),
         "provider": arrival.provider,
         "source": arrival.source,
-        "kind": arrival.reading.kind,
+        "kind": None if arrival.is_part and not arrival.error else arrival.reading.kind,
         "channel": arrival.channel,
         "content_type": _plain(arrival.content_type),
         "error": arrival.error,

@@ -61,9 +61,9 @@ with answered as (
   returning id, provider, source, channel
 )
 insert into payload (received_at, provider, source, channel, content_type, body, pull_id, kind, error)
-select clock_timestamp(), provider, source, channel, %(content_type)s, %(body)b, id, %(kind)s, %(error)s
+select clock_timestamp(), provider, source, channel, %(content_type)s, %(body)b::bytea, id, %(kind)s, %(error)s
 from answered
-where %(body)b is not null
+where %(body)b::bytea is not null
 returning id;
 
 -- finish_pull: what the answer held
@@ -240,6 +240,13 @@ select code_hex, class, nullif(final, 'unknown')::boolean, description
 from json_to_recordset(%(rows)s) as c (code_hex text, class text, final text, description text)
 on conflict (code) do update set
   class = excluded.class, is_final = excluded.is_final, description = excluded.description;
+
+-- seed_mobile_network: from the list of countries and networks
+insert into mobile_network
+select mcc_mnc, nullif(country_code, ''), country, nullif(operator, '')
+from json_to_recordset(%(rows)s) as n (mcc_mnc text, country_code text, country text, operator text)
+on conflict (mcc_mnc) do update set
+  country_code = excluded.country_code, country = excluded.country, operator = excluded.operator;
 
 -- create_migration_table: inside the lock, where it cannot race
 create table if not exists migration (

@@ -25,10 +25,11 @@ _WEAKEST_FIRST = [
     Status.DELIVERED,
 ]
 _LEAST_FIRST = [Source.SENT, Source.LOG, Source.PULL, Source.PUSH]
-_TAKEN_FROM_THE_HIGHEST_THAT_HAS_IT = (
-    "channel batch_id status_code status_name status_description error_code error_name error_permanent sent_at done_at "
-    "segments mcc_mnc price currency sender callback_data"
-).split()
+_TAKEN_FROM_THE_HIGHEST_THAT_HAS_IT = [
+    *("channel", "batch_id", "status_code", "status_name", "status_description"),
+    *("error_code", "error_name", "error_permanent", "sent_at", "done_at"),
+    *("segments", "mcc_mnc", "price", "currency", "sender", "callback_data"),
+]
 
 
 class Event(NamedTuple):
@@ -80,7 +81,7 @@ def _distinct(events: list[Event]) -> list[Event]:
 
 
 def _row(events: list[Event]) -> Row:
-    ranked = sorted(events, key=cmp_to_key(lambda a, b: -1 if _beats(a.report, b.report) else 1))
+    ranked = sorted(events, key=cmp_to_key(_compare))
     reports = [event.report for event in ranked]
     winner = reports[0]
     verdicts = {report.status for report in reports if report.is_final and not report.of_reused_id}
@@ -99,6 +100,10 @@ def _row(events: list[Event]) -> Row:
     for name in _TAKEN_FROM_THE_HIGHEST_THAT_HAS_IT:
         row[name] = next((value for report in reports if (value := getattr(report, name)) is not None), None)
     return row
+
+
+def _compare(one: Event, other: Event) -> int:
+    return -1 if _beats(one.report, other.report) else 1
 
 
 def _beats(one: DeliveryReport, other: DeliveryReport) -> bool:

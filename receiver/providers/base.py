@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import requests
 
+from receiver.providers.signature import Signature
 from receiver.reports import Reading, Source
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Provider(ABC):
 
     webhook_secrets: tuple[str, ...] = ()
     """Accepted secrets of the webhook; empty: the webhook is off."""
+    signature: Signature | None = None
+    """What pushes have to be signed with besides, None where they need not."""
     base_url: str = ""
     batch_endpoint: ClassVar[str | None] = None
     """The store of ``batch_pull``, None where the provider has none."""

@@ -22,6 +22,19 @@ def words(env: Env, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]
     return tuple(word for word in found if word) or default
 
 
+SECRET_LENGTH = 16
+"""Characters of a secret that callers must know, at least: 16 random letters and digits are 95 bits, which cannot be
+guessed over a network; what is shorter tends to be a word."""
+
+
+def secrets(env: Env, name: str) -> tuple[str, ...]:
+    """Give a list of secrets that callers must know; raises ``SettingsError`` where one is short enough to be guessed."""
+    found = words(env, name)
+    if any(len(secret) < SECRET_LENGTH for secret in found):
+        raise SettingsError(f"{name}: every secret must have at least {SECRET_LENGTH} characters, or it can be guessed")
+    return found
+
+
 def credential(env: Env, name: str) -> str:
     """Give a secret that is sent in a header or a query; other characters would fail, with the value in the error."""
     value = text(env, name)

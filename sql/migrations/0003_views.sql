@@ -116,12 +116,17 @@ comment on column batch_progress.pulled_at is 'When last.';
 comment on column batch_progress.next_pull_at is 'When next; NULL: no more.';
 
 create view reconciler_runs as
-select provider, endpoint, date_trunc('hour', started_at) as hour, count(*) as pulls,
-       count(*) filter (where outcome = 'ok') as ok,
-       count(*) filter (where outcome not in ('ok', 'started')) as failed,
-       sum(entries) as entries, sum(fresh) as fresh, max(started_at) as last_started_at
-from pull
-group by provider, endpoint, date_trunc('hour', started_at);
+select p.provider, p.endpoint, h.hour, p.pulls, p.ok, p.failed, p.entries, p.fresh, p.last_started_at
+from generate_series((select date_trunc('hour', min(started_at)) from pull), (select max(started_at) from pull),
+                     interval '1 hour') h (hour)
+cross join lateral (
+  select provider, endpoint, count(*) as pulls, count(*) filter (where outcome = 'ok') as ok,
+         count(*) filter (where outcome not in ('ok', 'started')) as failed,
+         sum(entries) as entries, sum(fresh) as fresh, max(started_at) as last_started_at
+  from pull
+  where started_at >= h.hour and started_at < h.hour + interval '1 hour'
+  group by provider, endpoint
+) p;
 comment on view reconciler_runs is 'What the reconciler did, hour by hour and store by store.';
 comment on column reconciler_runs.provider is 'infobip or messaging_plus.';
 comment on column reconciler_runs.endpoint is 'The store that was read.';

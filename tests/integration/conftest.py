@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.server import Web, serving
+from receiver import settings
+from receiver.reconciler import Reconciler
+from receiver.sandbox import Sandbox, SandboxConfig
+from tests.integration.server import Web, environment, serving
 
 SECRET, NEXT_SECRET, TOKEN = "sesame-infobip", "sesame-infobip-2", "token-1"
 OTHER_SECRET = "sesame-messaging-plus"
@@ -30,3 +34,42 @@ def _web(_migrated_url: str) -> Iterator[Web]:
 def web(_web: Web, database_url: str) -> Web:
     """A service with both webhooks on, over an empty database."""
     return _web
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """Providers that push nothing: everything waits to be pulled. What takes them minutes takes milliseconds."""
+    with Sandbox(SandboxConfig(time_scale=0.00001)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def variables(sandbox: Sandbox, database_url: str) -> dict[str, str]:
+    """The environment of a reconciler of that sandbox."""
+    return {
+        "DATABASE_URL": database_url,
+        "INFOBIP_BASE_URL": sandbox.url,
+        "INFOBIP_API_KEY": sandbox.config.infobip_api_key,
+        "MESSAGING_PLUS_BASE_URL": sandbox.url,
+        "MESSAGING_PLUS_API_KEY": sandbox.config.messaging_plus_api_key,
+    }
+
+
+@pytest.fixture
+def reconciler(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reconciler]:
+    """Makes a reconciler of the sandbox in this process, with more variables."""
+    for name in set(os.environ) - set(environment()):
+        monkeypatch.delenv(name)
+
+    def make(**more: str) -> Reconciler:
+        for name, value in {**variables, **more}.items():
+            monkeypatch.setenv(name, value)
+        return Reconciler(settings.load())
+
+    return make
+
+
+@pytest.fixture
+def cycle(reconciler: Callable[..., Reconciler]) -> Callable[..., bool]:
+    """Does one cycle of the reconciler, as ``reconcile --once``; gives whether all went well."""
+    return lambda **more: reconciler(**more).cycle()

@@ -253,6 +253,9 @@ def test_a_server_that_was_read_only_is_left_for_one_that_is_not(own_server: Ser
         assert "refused" not in messages(connection)
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the server's processes in /proc")
+
+
 def processes(server: Server) -> list[int]:
     """The postmaster and its backends."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
@@ -265,7 +268,7 @@ def send(number: signal.Signals, pids: list[int]) -> None:
             os.kill(pid, number)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes of the server in /proc")
+@needs_proc
 @pytest.mark.parametrize("connected", [True, False], ids=["with a connection", "without one"])
 def test_a_frozen_server_is_said_in_time_and_is_used_again_when_it_goes_on(own_server: Server, connected: bool) -> None:
     committer = Committer(own_server.url("postgres"), DEADLINE)
@@ -287,3 +290,18 @@ def test_a_frozen_server_is_said_in_time_and_is_used_again_when_it_goes_on(own_s
     until(committed, seconds=3 * DEADLINE)
     with psycopg.connect(own_server.url("postgres")) as connection:
         assert f"{name} after" in messages(connection)
+
+
+@needs_proc
+def test_a_connection_whose_other_end_has_gone_silent_is_replaced(own_server: Server) -> None:
+    # As when the network drops a connection without a word: nothing but the clock can tell.
+    before = set(processes(own_server))
+    committer = Committer(own_server.url("postgres"), DEADLINE)
+    committer.commit(push("silent before"))
+    silent = sorted(set(processes(own_server)) - before)
+    send(signal.SIGSTOP, silent)
+    try:
+        refused_in_time(committer, push("silent"))
+        until(lambda: outcome_of(committer, push("silent after"))[0], seconds=3 * DEADLINE)
+    finally:
+        send(signal.SIGCONT, silent)

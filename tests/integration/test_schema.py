@@ -116,8 +116,8 @@ def test_every_table_view_and_column_has_a_comment(connection: psycopg.Connectio
           union all select null, 0
         ) a on true
         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'm', 'p')
-          and coalesce(col_description(c.oid, nullif(a.attnum, 0)), case a.attnum when 0 then obj_description(c.oid) end,
-                       '') = ''
+          and coalesce(col_description(c.oid, nullif(a.attnum, 0)),
+                       case a.attnum when 0 then obj_description(c.oid) end, '') = ''
         order by 1
         """,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import requests
 
 from receiver.errors import SettingsError
-from receiver.providers import variables
+from receiver.providers import signature, variables
 from receiver.providers.base import Log, Provider, Pull
 from receiver.providers.infobip import reading
 from receiver.reports import Reading, Source
@@ -84,7 +84,8 @@ class Infobip(Provider):
             username=username,
             password=password,
             channels=_channels(variables.words(env, "INFOBIP_CHANNELS", ("sms", "facebook"))),
-            webhook_secrets=variables.words(env, "INFOBIP_WEBHOOK_SECRETS"),
+            webhook_secrets=variables.secrets(env, "INFOBIP_WEBHOOK_SECRETS"),
+            signature=signature.from_env(env, "INFOBIP"),
         )
 
     def secrets(self) -> tuple[str, ...]:
@@ -149,6 +150,7 @@ class Infobip(Provider):
                 log.endpoint,
                 log.endpoint,
                 {"messageId": ",".join(some), "limit": str(_LIMIT)},
+                limit=_LIMIT,
                 channel=log.channel,
                 message_ids=some,
                 source=Source.LOG,

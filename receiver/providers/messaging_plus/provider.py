@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import requests
 
-from receiver.providers import variables
+from receiver.providers import signature, variables
 from receiver.providers.base import Code, Provider, Pull
 from receiver.providers.messaging_plus import reading
 from receiver.reports import Reading
@@ -40,7 +40,8 @@ class MessagingPlus(Provider):
         return cls(
             base_url=variables.base_url(env, "MESSAGING_PLUS_BASE_URL", DEFAULT_BASE_URL),
             api_key=variables.credential(env, "MESSAGING_PLUS_API_KEY"),
-            webhook_secrets=variables.words(env, "MESSAGING_PLUS_WEBHOOK_SECRETS"),
+            webhook_secrets=variables.secrets(env, "MESSAGING_PLUS_WEBHOOK_SECRETS"),
+            signature=signature.from_env(env, "MESSAGING_PLUS"),
         )
 
     def secrets(self) -> tuple[str, ...]:

@@ -45,19 +45,19 @@ def read(body: bytes, batch_id: str | None) -> Reading:
 
 
 def read_codes(body: bytes) -> list[Code]:
-    """Read the answer of ``GET /dr-responses``; lines that hold no hexadecimal code are left out."""
+    """Read the answer of ``GET /dr-responses``, each code once; lines that hold no hexadecimal code are left out."""
     lines = read_json(body)
     if not isinstance(lines, list):
         raise Unreadable("the top level is not an array")
-    codes = []
+    codes = {}
     for line in lines:
         try:
             data = _CODE.load(line)
         except ValidationError:
             continue
         if code := normal_code(data["code"]):
-            codes.append(Code(code, data["description"]))
-    return codes
+            codes[code] = Code(code, data["description"])  # "1" and "01" are one
+    return list(codes.values())
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""kill -9 at random moments under load: nothing acknowledged is lost, nothing handed out once is lost."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.conftest import LONG
+from tests.faults.platform import patiently, signal_process
+from tests.faults.proxy import Proxy, address
+from tests.faults.world import World
+from tests.integration.server import select
+
+ROUNDS = 12 if LONG else 1
+KILLS = 45 if LONG else 15
+_BACKENDS = "select pid from pg_stat_activity where application_name = 'receiver' and pid <> pg_backend_pid()"
+
+
+class Killer:
+    """Kills one process a call; of the service's or of the database's."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self._world = world
+        self._dice = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self.kills: Counter[str] = Counter()
+
+    def wait(self) -> None:
+        """A random moment."""
+        time.sleep(self._dice.uniform(0.05, 0.6))
+
+    def kill(self) -> None:
+        victims = {"worker": 5, "backend": 3, "reconciler": 4, "master": 1, "web": 1}
+        [victim] = self._dice.choices(list(victims), list(victims.values()))
+        if getattr(self, f"_kill_{victim}")():
+            self.kills[victim] += 1
+
+    def _kill_worker(self) -> bool:
+        assert self._world.web
+        workers = self._world.web.workers()
+        return bool(workers) and signal_process(self._dice.choice(workers), signal.SIGKILL)
+
+    def _kill_master(self) -> bool:
+        """Its workers notice and leave; until then they keep the port."""
+        return self._kill_web(everything=False)
+
+    def _kill_web(self, *, everything: bool = True) -> bool:
+        web = self._world.web
+        if not web or not self._world.is_up():
+            return False
+        web.kill(everything=everything)
+        return True
+
+    def _kill_reconciler(self) -> bool:
+        [reconciler] = self._world.reconcilers
+        if '"pulled"' not in reconciler.said:  # not at work yet, or dead
+            return False
+        reconciler.kill()
+        return True
+
+    def _kill_backend(self) -> bool:
+        backends = patiently(lambda: select(self._world.witness_url, _BACKENDS))
+        return bool(backends) and signal_process(self._dice.choice(backends), signal.SIGKILL)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_kill_9_under_load_loses_nothing(
+    new_world: Callable[..., World], report_figures: Callable[..., None], seed: int
+) -> None:
+    with new_world(seed=seed) as world, Proxy(address(world.sandbox.url), lag=0.2) as slow_provider:
+        world.provider_url = slow_provider.url  # most kills of a reconciler meet it while an answer is on its way
+        world.start_web()
+        world.start_reconciler()
+        killer = Killer(world, seed)
+        with world.load():
+            while killer.kills.total() < KILLS:
+                killer.wait()
+                killer.kill()
+                world.revive()
+        figures = world.settle(60)
+    report_figures(kills=killer.kills.total(), **killer.kills, **figures)
+    assert figures["reports acknowledged"] > 100
+    assert figures["one-time reads handed out"] > 20
+    assert figures["acknowledged and missing"] == 0
+    assert figures["handed out and missing"] == 0

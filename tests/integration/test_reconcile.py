@@ -1,0 +1,387 @@
+"""Pulling: every one-time report ends in the table, every batch is followed, and trouble is never "no reports"."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from receiver.reconciler import Reconciler
+from receiver.sandbox import Sandbox
+from tests.integration.conftest import OTHER_SECRET, TOKEN
+from tests.integration.server import Web, count, execute, finished, locked, sample, select, statuses, wait_for
+
+Cycle = Callable[..., bool]
+SMS = "/sms/1/reports"
+PULLS = "select outcome, http_status, entries, fresh, error from pull where endpoint = %s order by id"
+
+
+def assert_all_there(sandbox: Sandbox, url: str) -> None:
+    """The table holds what the providers have told, message by message, and nothing else."""
+    expected = {
+        (row.provider, row.message_id, row.destination): (row.status, row.is_final) for row in sandbox.expected()
+    }
+    rows = select(url, "select provider, message_id, destination, status::text, is_final from message_status")
+    assert {row[:3]: row[3:] for row in rows} == expected
+    assert sandbox.missing() == []
+
+
+def let_rest_be_over(url: str) -> None:
+    execute(url, "update pull_lease set not_before = '-infinity'")
+
+
+# --- one-time reports
+
+
+def test_once_as_a_command(sandbox: Sandbox, variables: dict[str, str], database_url: str) -> None:
+    sandbox.send_infobip(3, "delivered")
+    sandbox.send_infobip(2, "undeliverable", channel="facebook")
+    sandbox.drain()
+    assert finished("reconcile", "--once", **variables)[0] == 0
+    assert_all_there(sandbox, database_url)
+    assert select(database_url, "select channel, source, count(*) from message_status group by 1, 2 order by 1") == [
+        ("facebook", "pull", 2),
+        ("sms", "pull", 3),
+    ]
+
+
+def test_page_after_page_until_one_is_not_full(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    sandbox.preload(2_500)
+    sandbox.preload(1_000, channel="facebook")
+    assert cycle()
+    pages = "select entries, fresh from pull where endpoint = %s order by id"
+    assert select(database_url, pages, SMS) == [(1_000, 1_000), (1_000, 1_000), (500, 500)]
+    assert select(database_url, pages, "/facebook/1/reports") == [(1_000, 1_000), (0, 0)]
+    assert count(database_url, "message_status") == 3_500
+    assert_all_there(sandbox, database_url)
+
+
+def test_each_report_is_handed_out_once_and_found(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    for _ in range(3):
+        sandbox.send_infobip(40)
+        sandbox.send_infobip(10, version=3)
+        sandbox.send_infobip(10, channel="facebook")
+        sandbox.drain()
+        assert cycle()
+    handed_out = [number for pull in sandbox.ledger.pulls for number in pull.reports]
+    assert sorted(handed_out) == list(range(len(sandbox.ledger.reports)))
+    assert_all_there(sandbox, database_url)
+
+
+def test_a_report_that_was_pushed_too_is_one_report(
+    web: Web, sandbox: Sandbox, cycle: Cycle, database_url: str
+) -> None:
+    entries = sample("infobip/sms_reports_by_message_id.json")
+    sandbox.inject(json.loads(entries)["results"][0])
+    web.post("/webhooks/infobip/sesame-infobip", entries)
+    assert cycle()
+    assert statuses(database_url, "report_count, source") == [(1, "push")]
+    assert select(database_url, "select entries, fresh from pull where endpoint = %s", SMS) == [(1, 0)]
+
+
+def test_a_pull_tells_what_was_asked_when_and_what_came(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    sandbox.send_infobip(2, "delivered")
+    batch = sandbox.send_messaging_plus(["+447700900001"], ["delivered"])["identifier"]
+    execute(database_url, "insert into sent_batch (batch_id) values (%s)", batch)
+    sandbox.drain()
+    assert cycle()
+    asked = "select provider, channel, batch_id, params, outcome, http_status, entries, fresh, error from pull"
+    assert select(database_url, asked + " where endpoint = %s", SMS) == [
+        ("infobip", "sms", None, {"limit": "1000"}, "ok", 200, 2, 2, None)
+    ]
+    assert select(database_url, asked + " where endpoint = '/batch'") == [
+        ("messaging_plus", None, batch, {"details": "true"}, "ok", 200, 1, 1, None)
+    ]
+    assert select(database_url, "select bool_and(started_at <= finished_at and started_at <= now()) from pull") == [
+        True
+    ]
+    raw = "select p.source::text, p.kind, p.body from payload p join pull on pull.id = p.pull_id where endpoint = %s"
+    [(source, kind, body)] = select(database_url, raw, SMS)
+    assert (source, kind, body.count(b'"messageId"')) == ("pull", "delivery_report", 2)
+    key = sandbox.config.messaging_plus_api_key
+    everything = "select count(*) from pull where row_to_json(pull)::text like '%%' || %s || '%%'"
+    assert select(database_url, everything, key) == [0]
+
+
+def test_a_bad_entry_is_kept_and_its_neighbours_are_recorded(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    bad: list[Any] = [{"messageId": "x"}, 17, None, {"messageId": 5, "to": {}, "status": "?"}]
+    for entry in bad:
+        sandbox.inject(entry)
+    sandbox.send_infobip(2, "delivered")
+    sandbox.drain()
+    assert cycle()
+    assert_all_there(sandbox, database_url)
+    assert count(database_url, "quarantine") == len(bad)
+    assert select(database_url, "select outcome, entries, fresh from pull where endpoint = %s", SMS) == [("ok", 6, 2)]
+
+
+# --- trouble
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen"),
+    [
+        ({"kind": "error", "status": 401}, ("http_error", 401, None)),
+        ({"kind": "error", "status": 403}, ("http_error", 403, None)),
+        ({"kind": "error", "status": 404}, ("http_error", 404, None)),
+        ({"kind": "error", "status": 500}, ("http_error", 500, None)),
+        ({"kind": "html", "status": 502}, ("http_error", 502, None)),
+        ({"kind": "redirect"}, ("http_error", 302, None)),
+        ({"kind": "html", "status": 200}, ("unreadable", 200, "XML with a DTD or entities")),
+        ({"kind": "error", "status": 200}, ("unreadable", 200, "not an answer to this question")),
+        ({"kind": "reset"}, ("network_error", None, "ConnectionError")),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_trouble_is_not_taken_for_no_reports(
+    sandbox: Sandbox, cycle: Cycle, database_url: str, fault: dict[str, Any], seen: tuple[str, int | None, str | None]
+) -> None:
+    """It stands in ``pull``, the other stores are read all the same, and the store is read again after a rest."""
+    sandbox.send_infobip(2, "delivered")
+    sandbox.send_infobip(1, "delivered", channel="facebook")
+    sandbox.drain()
+    sandbox.fault(SMS, **fault)
+    assert not cycle()
+    [(found, status, _, fresh, why)] = select(database_url, PULLS, SMS)
+    assert (found, status, why) == seen
+    assert not fresh
+    assert statuses(database_url, "channel") == ["facebook"]
+    assert select(database_url, "select not_before > now(), failures from pull_lease where endpoint = %s", SMS) == [
+        (True, 1)
+    ]
+    assert cycle()
+    assert len(select(database_url, PULLS, SMS)) == 1
+    let_rest_be_over(database_url)
+    assert cycle()
+    assert_all_there(sandbox, database_url)
+    assert select(database_url, "select failures from pull_lease where endpoint = %s", SMS) == [0]
+
+
+def test_what_came_of_a_cut_answer_is_kept(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    sandbox.send_infobip(2, "delivered")
+    sandbox.drain()
+    sandbox.fault(SMS, "cut")
+    assert not cycle()
+    [(outcome, status, _, _, error)] = select(database_url, PULLS, SMS)
+    assert (outcome, status, error) == ("network_error", 200, "ProtocolError")
+    [(kind, body)] = select(database_url, "select kind, body from payload where channel = 'sms'")
+    assert (kind, body[:12]) == ("error", b'{"results":[')
+
+
+@pytest.mark.parametrize(("retry_after", "rest"), [(0, 0), (300, 300), (10**12, 3600)])
+def test_a_provider_that_wants_to_be_left_alone_is_left_alone(
+    sandbox: Sandbox, cycle: Cycle, database_url: str, retry_after: int, rest: int
+) -> None:
+    """But never for long: reports wait for 48 hours only."""
+    sandbox.fault(SMS, "error", status=429, retry_after=retry_after)
+    assert not cycle()
+    [left] = select(database_url, "select not_before - now() from pull_lease where endpoint = %s", SMS)
+    assert timedelta(seconds=rest - 5) < left <= timedelta(seconds=rest)
+
+
+def test_after_each_failure_the_rest_is_longer(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    sandbox.fault(SMS, "error", times=3)
+    rests = []
+    for _ in range(3):
+        let_rest_be_over(database_url)
+        assert not cycle(RECONCILE_INTERVAL_SECONDS="100")
+        [rest] = select(database_url, "select not_before - now() from pull_lease where endpoint = %s", SMS)
+        rests.append(round(rest.total_seconds(), -2))
+    assert rests == [100, 200, 400]
+
+
+def test_one_provider_away_does_not_stop_the_other(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    batch = sandbox.send_messaging_plus(["+447700900001"], ["delivered"])["identifier"]
+    execute(database_url, "insert into sent_batch (batch_id) values (%s)", batch)
+    sandbox.drain()
+    assert not cycle(INFOBIP_BASE_URL="http://127.0.0.1:1")
+    assert statuses(database_url, "provider, status::text") == [("messaging_plus", "delivered")]
+    assert select(database_url, "select distinct outcome, error from pull where provider = 'infobip'") == [
+        ("unreachable", "ConnectionError")
+    ]
+
+
+def test_a_cycle_without_a_database_fails(sandbox: Sandbox, cycle: Cycle) -> None:
+    sandbox.send_infobip(1, "delivered")
+    sandbox.drain()
+    assert not cycle(DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    assert sandbox.ledger.pulls == []
+
+
+# --- what a process that died has left
+
+
+def test_a_pull_whose_process_died_is_marked_and_a_stored_answer_is_read(cycle: Cycle, database_url: str) -> None:
+    long_ago = "now() - interval '1 hour'"
+    columns = "provider, endpoint, source, params, started_at"
+    execute(database_url, f"insert into pull ({columns}) values ('infobip', '/dead', 'pull', '{{}}', {long_ago})")  # noqa: S608
+    body = sample("infobip/sms_reports.json")
+    columns = "received_at, provider, source, channel, body"
+    execute(database_url, f"insert into payload ({columns}) values ({long_ago}, 'infobip', 'pull', 'sms', %s)", body)  # noqa: S608
+    assert cycle()
+    assert select(database_url, "select outcome from pull where endpoint = '/dead'") == ["interrupted"]
+    assert statuses(database_url, "status::text") == ["delivered", "delivered"]
+
+
+# --- batches
+
+
+def test_batches_are_learned_from_receipts_from_sent_and_from_sql(
+    web: Web, sandbox: Sandbox, cycle: Cycle, database_url: str
+) -> None:
+    pair = ["+447700900001", "+447700900002"]
+    by_receipt, by_sent, by_sql, unknown = (
+        sandbox.send_messaging_plus(pair, ["delivered", "failed"])["identifier"] for _ in range(4)
+    )
+    sandbox.drain()
+    receipt = {"messageuuid": "m", "batchuuid": by_receipt, "destination": "+447700900009", "delivered": True}
+    web.post(f"/webhooks/messaging-plus/{OTHER_SECRET}", receipt)
+    web.post("/sent/messaging-plus", {"identifier": by_sent}, headers={"Authorization": f"Bearer {TOKEN}"})
+    execute(database_url, "insert into sent_batch (batch_id) values (%s)", by_sql)
+    assert cycle()
+    asked = set(select(database_url, "select batch_id from pull where endpoint = '/batch'"))
+    assert asked == {by_receipt, by_sent, by_sql}
+    query = "select status::text, is_final, status_code, count(*) from message_status where message_id <> 'm'"
+    assert select(database_url, query + " group by 1, 2, 3 order by 1") == [
+        ("undeliverable", True, "43", 3),
+        ("delivered", True, "00", 3),
+    ] or select(database_url, query + " group by 1, 2, 3 order by 1") == [
+        ("delivered", True, "00", 3),
+        ("undeliverable", True, "43", 3),
+    ]
+    assert unknown not in asked
+
+
+def test_the_four_destinations_of_one_batch(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    numbers = [f"+44770090000{n}" for n in range(1, 5)]
+    batch = sandbox.send_messaging_plus(numbers, ["delivered", "delivered", "failed", "pending"], callback=False)
+    execute(database_url, "insert into sent_batch (batch_id) values (%s)", batch["identifier"])
+    sandbox.drain()
+    assert cycle()
+    assert statuses(database_url, "destination, status::text, is_final") == [
+        ("447700900001", "delivered", True),
+        ("447700900002", "delivered", True),
+        ("447700900003", "undeliverable", True),
+        ("447700900004", "pending", False),
+    ]
+    assert select(database_url, "select total, delivered, failed, pulls, next_pull_at > now() from sent_batch") == [
+        (4, 2, 1, 1, True)
+    ]
+
+
+def test_a_batch_that_is_all_final_is_asked_about_no_more(sandbox: Sandbox, cycle: Cycle, database_url: str) -> None:
+    batch = sandbox.send_messaging_plus(["+447700900001"], ["delivered"])["identifier"]
+    execute(database_url, "insert into sent_batch (batch_id) values (%s)", batch)
+    sandbox.drain()
+    assert cycle()
+    assert select(database_url, "select next_pull_at from sent_batch") == [None]
+
+
+@pytest.mark.parametrize(
+    ("age", "next_pull"),
+    [
+        ("0", "1 minute"),
+        ("20 minutes", "10 minutes"),
+        ("1 hour", "30 minutes"),
+        ("71 hours", "4 hours"),
+        ("72 hours", None),
+    ],
+)
+def test_a_batch_is_asked_about_less_and_less_often_and_then_given_up(
+    sandbox: Sandbox, cycle: Cycle, database_url: str, age: str, next_pull: str | None
+) -> None:
+    batch = sandbox.send_messaging_plus(["+447700900001"], ["pending"])["identifier"]
+    execute(database_url, "insert into sent_batch (batch_id, learned_at) values (%s, now() - %s::interval)", batch, age)
+    assert cycle()
+    near = "select next_pull_at - pulled_at between %s::interval - interval '5 s' and %s::interval + interval '5 s'"
+    expected = None if next_pull is None else True
+    assert select(database_url, near + " from sent_batch", next_pull, next_pull) == [expected]
+
+
+def test_a_batch_that_the_provider_does_not_know_does_not_stop_the_others(
+    sandbox: Sandbox, cycle: Cycle, database_url: str
+) -> None:
+    """Nor does an id that cannot be asked about, or one that would change the path."""
+    known = [sandbox.send_messaging_plus(["+447700900001"], ["delivered"])["identifier"] for _ in range(5)]
+    sandbox.drain()
+    strange = ["00000000-0000-4000-8000-000000000000", "..", "", "../sms/1/reports", "a?key=b", "ä b"]
+    for batch in (*strange, *known):
+        execute(database_url, "insert into sent_batch (batch_id) values (%s)", batch)
+    assert cycle()
+    assert set(select(database_url, "select batch_id from message_status")) == set(known)
+    assert [pull for pull in sandbox.ledger.pulls if pull.path.endswith("../sms/1/reports")] == []
+    left = "select batch_id, failures > 0 from sent_batch where next_pull_at is not null order by 1"
+    assert [batch for batch, _ in select(database_url, left)] == sorted(set(strange) - {"", ".."}, key=str.encode)
+
+
+# --- any number of reconcilers
+
+
+def test_two_reconcilers_never_read_the_same_store_at_the_same_time(
+    sandbox: Sandbox, reconciler: Callable[..., Reconciler], database_url: str
+) -> None:
+    sandbox.preload(6_000)
+    one, other = reconciler(), reconciler()
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = pool.map(lambda each: [each.cycle() for _ in range(4)], (one, other))
+    assert list(outcomes) == [[True] * 4] * 2
+    assert count(database_url, "message_status") == 6_000
+    assert_all_there(sandbox, database_url)
+    overlapping = """
+        select count(*) from pull a join pull b on (a.provider, a.endpoint) = (b.provider, b.endpoint) and a.id < b.id
+        where a.endpoint <> '/batch' and (a.started_at, a.finished_at) overlaps (b.started_at, b.finished_at)"""
+    assert select(database_url, overlapping) == [0]
+
+
+def test_a_store_that_another_reconciler_reads_is_left_alone(
+    sandbox: Sandbox, reconciler: Callable[..., Reconciler], database_url: str
+) -> None:
+    sandbox.send_infobip(1, "delivered")
+    sandbox.send_infobip(1, "delivered", channel="facebook")
+    sandbox.drain()
+    sandbox.fault(SMS, "slow", interval=0.002)
+    one, other = reconciler(), reconciler()
+    started = "select count(*) from pull where endpoint = %s and outcome = 'started'"
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(one.cycle)
+        wait_for(lambda: select(database_url, started, SMS) == [1])
+        assert other.cycle()
+        assert select(database_url, started, SMS) == [1]
+        assert slow.result()
+    assert len(select(database_url, PULLS, SMS)) == 1
+    assert_all_there(sandbox, database_url)
+
+
+def test_a_process_that_lost_its_lease_asks_nothing(
+    sandbox: Sandbox, reconciler: Callable[..., Reconciler], database_url: str
+) -> None:
+    """It stalled during a page; another one has the store now."""
+    sandbox.preload(1_500)
+    stalled = reconciler()
+    with ThreadPoolExecutor(1) as pool:
+        with locked(database_url, "message_status"):
+            cycle = pool.submit(stalled.cycle)
+            wait_for(lambda: select(database_url, "select 1 from payload where channel = 'sms'"))
+            execute(database_url, "update pull_lease set holder = 'another', leased_until = now() + interval '1 hour'")
+        assert cycle.result()
+    assert [entries for _, _, entries, _, _ in select(database_url, PULLS, SMS)] == [1_000]
+    assert select(database_url, "select holder from pull_lease where endpoint = %s", SMS) == ["another"]
+    assert count(database_url, "message_status") == 1_000
+
+
+def test_it_looks_again_and_again(sandbox: Sandbox, reconciler: Callable[..., Reconciler], database_url: str) -> None:
+    looping = reconciler(RECONCILE_INTERVAL_SECONDS="0.05")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(looping.run)
+        for n in range(1, 4):
+            sandbox.send_infobip(1, "delivered")
+            wait_for(lambda n=n: count(database_url, "message_status") == n)  # type: ignore[misc]
+        looping.stop.set()
+        began = time.monotonic()
+        assert done.result()
+        assert time.monotonic() - began < 2

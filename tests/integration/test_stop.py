@@ -1,0 +1,121 @@
+"""SIGTERM: a clean end within ten seconds, with nothing half done and nothing left behind."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+
+from receiver.sandbox import Sandbox
+from tests.integration.server import Process, count, group_lives, locked, running, select, serving, wait_for
+
+HOOK = {"INFOBIP_WEBHOOK_SECRETS": "sesame"}
+PATH = "/webhooks/infobip/sesame"
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+
+def push(n: int) -> dict[str, Any]:
+    return {"results": [{"messageId": f"m-{n}", "to": "41790000001", "status": {"groupId": 3}}]}
+
+
+def ends_within(process: Process, seconds: float) -> int:
+    """The exit status; nothing of the process's group is left."""
+    began = time.monotonic()
+    status = process.wait(seconds)
+    wait_for(lambda: not group_lives(process.pid), max(0.1, seconds - (time.monotonic() - began)))
+    return status
+
+
+def test_requests_in_flight_are_answered_and_committed(database_url: str) -> None:
+    with serving(DATABASE_URL=database_url, WEB_CONCURRENCY="2", **HOOK) as web, ThreadPoolExecutor(8) as pool:
+        with locked(database_url, "message_status"):
+            answers = [pool.submit(web.post, PATH, push(n)) for n in range(8)]
+            wait_for(lambda: select(database_url, WAITING)[0] >= 1)
+            web.terminate()
+            wait_for(lambda: "Handling signal: term" in web.output)
+            assert web.is_alive()
+        assert [answer.result().status_code for answer in answers] == [200] * 8
+        assert ends_within(web, 10) == 0
+        with pytest.raises(requests.ConnectionError):
+            web.post(PATH, push(9))
+    assert count(database_url, "message_status") == 8
+
+
+def test_requests_that_cannot_be_committed_are_told_so_before_the_end(database_url: str) -> None:
+    with serving(DATABASE_URL=database_url, **HOOK) as web, ThreadPoolExecutor(2) as pool:
+        with locked(database_url, "message_status"):
+            answers = [pool.submit(web.post, PATH, push(n)) for n in range(2)]
+            wait_for(lambda: select(database_url, WAITING)[0] >= 1)
+            web.terminate()
+            assert ends_within(web, 10) == 0
+        assert [answer.result().status_code for answer in answers] == [503, 503]
+
+
+def test_an_idle_keep_alive_connection_does_not_hold_the_end(database_url: str) -> None:
+    with serving(DATABASE_URL=database_url, **HOOK) as web, requests.Session() as session:
+        assert session.post(web.url + PATH, json=push(1), timeout=5).status_code == 200
+        web.terminate()
+        assert ends_within(web, 10) == 0
+
+
+def test_a_pull_in_flight_is_finished(sandbox: Sandbox, variables: dict[str, str], database_url: str) -> None:
+    """The store hands each report out once: what was asked is read to its end, recorded, and no more is asked."""
+    sandbox.send_infobip(3, "delivered")
+    sandbox.drain()
+    sandbox.fault("/sms/1/reports", "slow", interval=0.001)
+    with running("reconcile", **variables) as reconciler:
+        wait_for(lambda: select(database_url, "select 1 from pull where endpoint = '/sms/1/reports'"))
+        sandbox.preload(1_000)
+        reconciler.terminate()
+        assert ends_within(reconciler, 10) == 0
+        assert '"clean": true' in reconciler.output
+    assert select(database_url, "select outcome, entries from pull where endpoint = '/sms/1/reports'") == [("ok", 3)]
+    assert count(database_url, "message_status") == 3
+    assert select(database_url, "select count(*) from pull where outcome = 'started'") == [0]
+    assert select(database_url, "select count(*) from payload where kind is null") == [0]
+    assert select(database_url, "select count(*) from pull_lease where leased_until > now()") == [0]
+
+
+def test_one_cycle_is_stopped_in_the_same_way(sandbox: Sandbox, variables: dict[str, str], database_url: str) -> None:
+    sandbox.preload(50_000)
+    with running("reconcile", "--once", **variables) as reconciler:
+        wait_for(lambda: select(database_url, "select 1 from pull where outcome = 'ok' and entries = 1000"))
+        reconciler.terminate()
+        assert ends_within(reconciler, 10) == 0
+    pages = select(database_url, "select outcome, entries from pull where endpoint = '/sms/1/reports'")
+    assert set(pages) == {("ok", 1_000)}
+    assert len(pages) < 50
+    assert count(database_url, "message_status") == 1_000 * len(pages)
+    assert len(list(sandbox.expected())) == 1_000 * len(pages)
+
+
+def test_a_provider_that_never_answers_does_not_hold_the_end(
+    sandbox: Sandbox, variables: dict[str, str], database_url: str
+) -> None:
+    """The intent is in the database: a later cycle calls that pull interrupted."""
+    sandbox.fault("/sms/1/reports", "slow", interval=60)
+    with running("reconcile", **variables) as reconciler:
+        wait_for(lambda: select(database_url, "select 1 from pull where endpoint = '/sms/1/reports'"))
+        reconciler.terminate()
+        assert ends_within(reconciler, 10) == 1
+        assert '"clean": false' in reconciler.output
+    assert select(database_url, "select outcome from pull where endpoint = '/sms/1/reports'") == ["started"]
+
+
+def test_an_idle_reconciler_ends_at_once(variables: dict[str, str], database_url: str) -> None:
+    with running("reconcile", **variables) as reconciler:
+        wait_for(lambda: select(database_url, "select 1 from pull where endpoint = '/dr-responses' and outcome = 'ok'"))
+        reconciler.terminate()
+        reconciler.terminate()
+        assert ends_within(reconciler, 5) == 0
+
+
+def test_a_reconciler_without_its_database_goes_on_trying_and_ends(variables: dict[str, str]) -> None:
+    nowhere = {**variables, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "RECONCILE_INTERVAL_SECONDS": "0.05"}
+    with running("reconcile", **nowhere) as reconciler:
+        wait_for(lambda: reconciler.output.count("cycle_failed") > 10)
+        reconciler.terminate()
+        assert ends_within(reconciler, 10) == 0

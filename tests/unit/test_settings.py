@@ -1,0 +1,165 @@
+"""The environment: defaults, lists, and what is wrong said with a name and without a value."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import pytest
+
+from receiver import settings
+from receiver.errors import SettingsError
+
+URL = "postgresql://user:planted-password@host:5432/name?sslmode=require"
+
+
+@pytest.fixture
+def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Only the variable that has no default."""
+    for name in list(os.environ):
+        if name.startswith(
+            ("INFOBIP_", "MESSAGING_PLUS_", "RECONCILE_", "OVERDUE_", "GIVE_UP_", "RAW_", "MAX_", "WEB")
+        ):
+            monkeypatch.delenv(name)
+    for name in ("API_TOKENS", "PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABASE_URL", URL)
+    return monkeypatch
+
+
+def test_defaults(env: pytest.MonkeyPatch) -> None:
+    found = settings.load()
+    assert found.database_url == URL
+    assert found.reconcile_interval == timedelta(seconds=60)
+    assert found.overdue_after == timedelta(seconds=600)
+    assert found.give_up_after == timedelta(hours=72)
+    assert found.raw_retention == timedelta(days=90)
+    assert found.max_body_bytes == 16 * 1024 * 1024
+    assert found.webhook_deadline == 5
+    assert (found.port, found.web_concurrency) == (8000, 2)
+    assert found.api_tokens == ()
+    assert [provider.name for provider in found.providers] == ["infobip", "messaging_plus"]
+
+
+def test_given_values(env: pytest.MonkeyPatch) -> None:
+    given = {
+        "RECONCILE_INTERVAL_SECONDS": "0.5",
+        "OVERDUE_AFTER_SECONDS": "1",
+        "GIVE_UP_AFTER_HOURS": "0.25",
+        "RAW_RETENTION_DAYS": "7",
+        "MAX_BODY_BYTES": "1000",
+        "WEBHOOK_DEADLINE_SECONDS": "2.5",
+        "PORT": "5000",
+        "WEB_CONCURRENCY": "4",
+    }
+    for name, value in given.items():
+        env.setenv(name, value)
+    found = settings.load()
+    assert found.reconcile_interval == timedelta(seconds=0.5)
+    assert (found.overdue_after, found.give_up_after) == (timedelta(seconds=1), timedelta(minutes=15))
+    assert (found.raw_retention, found.max_body_bytes, found.webhook_deadline) == (timedelta(days=7), 1000, 2.5)
+    assert (found.port, found.web_concurrency) == (5000, 4)
+
+
+def test_lists_are_for_rotation(env: pytest.MonkeyPatch) -> None:
+    env.setenv("API_TOKENS", " new, old ,,new, 1e5,0.10 ")
+    env.setenv("INFOBIP_WEBHOOK_SECRETS", "a,b")
+    env.setenv("MESSAGING_PLUS_WEBHOOK_SECRETS", ",")
+    found = settings.load()
+    assert found.api_tokens == ("new", "old", "1e5", "0.10")
+    assert [provider.webhook_secrets for provider in found.providers] == [("a", "b"), ()]
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_both_schemes_of_database_urls(env: pytest.MonkeyPatch, scheme: str) -> None:
+    env.setenv("DATABASE_URL", f"{scheme}://user:planted-password@host/name?sslmode=verify-full&sslrootcert=system")
+    assert "planted-password" in settings.load().secrets()
+
+
+def test_all_that_is_secret_is_known_and_not_shown(env: pytest.MonkeyPatch) -> None:
+    planted = {
+        "API_TOKENS": "planted-token-1,planted-token-2",
+        "INFOBIP_WEBHOOK_SECRETS": "planted-hook/1",
+        "MESSAGING_PLUS_WEBHOOK_SECRETS": "planted-hook-2",
+        "INFOBIP_API_KEY": "planted-key-1",
+        "INFOBIP_USERNAME": "user",
+        "INFOBIP_PASSWORD": "planted-password-1",
+        "MESSAGING_PLUS_API_KEY": "planted-key-2",
+    }
+    for name, value in planted.items():
+        env.setenv(name, value)
+    found = settings.load()
+    expected = {"planted-password", "planted-hook%2F1"}
+    expected |= {word for name, value in planted.items() if name != "INFOBIP_USERNAME" for word in value.split(",")}
+    assert expected <= set(found.secrets())
+    assert "planted" not in repr(found)
+
+
+def test_what_is_off_is_said_in_a_line_each(env: pytest.MonkeyPatch) -> None:
+    said = settings.load().off()
+    assert [line.split(":")[0] for line in said] == ["infobip"] * 2 + ["messaging_plus"] * 2 + [
+        "/sent and /messages are off"
+    ]
+    env.setenv("API_TOKENS", "token")
+    assert len(settings.load().off()) == 4
+
+
+WRONG = [
+    ("DATABASE_URL", ""),
+    ("DATABASE_URL", "  "),
+    ("DATABASE_URL", "mysql://user:planted@host/name"),
+    ("DATABASE_URL", "planted"),
+    ("DATABASE_URL", "postgres://host:planted/name?nonsense=planted"),
+    *(
+        (name, value)
+        for name in ("MAX_BODY_BYTES", "PORT", "WEB_CONCURRENCY")
+        for value in ("0", "-5", "1.5", "planted")
+    ),
+    ("PORT", "65536"),
+    *(
+        (name, value)
+        for name in (
+            "RECONCILE_INTERVAL_SECONDS",
+            "OVERDUE_AFTER_SECONDS",
+            "GIVE_UP_AFTER_HOURS",
+            "RAW_RETENTION_DAYS",
+            "WEBHOOK_DEADLINE_SECONDS",
+        )
+        for value in ("0", "-1", "nan", "inf", "1e300", "1e10", "planted", "1 planted")
+    ),
+    ("INFOBIP_BASE_URL", "planted"),
+    ("INFOBIP_BASE_URL", "https://user:planted@host"),
+    ("MESSAGING_PLUS_BASE_URL", "ftp://planted"),
+    ("INFOBIP_CHANNELS", "sms,planted"),
+    ("INFOBIP_CHANNELS", "sms,sms-v3"),
+    ("INFOBIP_API_KEY", "planted\nheader"),
+    ("MESSAGING_PLUS_API_KEY", "plantéd"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_value_is_refused_in_one_line_with_its_name_and_without_itself(
+    env: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    env.setenv(name, value)
+    with pytest.raises(SettingsError) as refusal:
+        settings.load()
+    said = str(refusal.value)
+    assert said.startswith(name)
+    assert "\n" not in said
+    assert "plant" not in said
+    assert refusal.value.__suppress_context__ or refusal.value.__context__ is None
+
+
+def test_a_missing_database_is_said(env: pytest.MonkeyPatch) -> None:
+    env.delenv("DATABASE_URL")
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL not set$"):
+        settings.load()
+
+
+@pytest.mark.parametrize("name", ["USERNAME", "PASSWORD"])
+def test_half_of_the_credentials_is_refused(env: pytest.MonkeyPatch, name: str) -> None:
+    env.setenv(f"INFOBIP_{name}", "planted")
+    with pytest.raises(SettingsError) as refusal:
+        settings.load()
+    assert "planted" not in str(refusal.value)
