@@ -7,6 +7,7 @@ from typing import Any
 
 from receiver import settings
 from receiver.errors import SettingsError
+from receiver.web.worker import HELD_BODY
 
 try:
     configuration = settings.load()
@@ -16,7 +17,7 @@ except SettingsError as error:  # one line; raised here it would be a page
 
 bind = f"0.0.0.0:{configuration.port}"
 workers = configuration.web_concurrency
-worker_class = "gthread"
+worker_class = "receiver.web.worker.Worker"  # gthread, in which slow senders hold no thread
 threads = 16  # a request waits for its commit: more in flight than cores
 # The heartbeat is a file that is touched all the time: in memory where the platform has such a place.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - gunicorn makes a private file there
@@ -51,5 +52,7 @@ def pre_request(_: Any, request: Any) -> None:
     that is not announced, the next request on the connection is lost, perhaps that of another sender behind a router.
     """
     headers = dict(request.headers)
-    if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) >= 64 * 1024:
+    # A body that is sent only when we ask for it (Expect) never comes after a refusal.
+    unknown = "TRANSFER-ENCODING" in headers or "EXPECT" in headers
+    if unknown or int(headers.get("CONTENT-LENGTH", 0)) >= HELD_BODY:
         request.force_close()

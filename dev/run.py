@@ -24,6 +24,7 @@ from typing import NoReturn
 from dev.accounts import PostgresError
 from dev.narrator import Narrator
 from dev.postgres import Server, die_with_parent
+from receiver.providers import PROVIDERS
 
 STOP_SECONDS = 10.0  # what platforms give at least, between SIGTERM and SIGKILL
 WEB_SECONDS = 60.0
@@ -47,6 +48,9 @@ SAMPLE = (
     '{"results":[{"messageId":"hello-1","to":"41793026727","doneAt":"2026-11-23T10:00:00.000+0000","smsCount":1,'
     '"status":{"groupId":3,"groupName":"DELIVERED","id":5,"name":"DELIVERED_TO_HANDSET"}}]}'
 )
+
+
+PREFIXES = tuple(f"{provider.name.upper()}_" for provider in PROVIDERS)
 
 
 def say(name: str, line: str) -> None:
@@ -119,7 +123,7 @@ def _run(stack: ExitStack) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PORT": os.environ.get("PORT", "8000")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     port = int(environment["PORT"])
-    providers_set = any(name.startswith(("INFOBIP_", "MESSAGING_PLUS_")) for name in environment)
+    providers_set = any(name.startswith(PREFIXES) for name in environment)
     embedded = None if environment.get("DATABASE_URL") else Server(Path(".data/postgres"))
     sandbox_port = _free_port() if embedded and not providers_set else None
     _refuse_used(port, "127.0.0.1" if sandbox_port else "0.0.0.0")  # noqa: S104 - as gunicorn.conf.py
@@ -176,7 +180,7 @@ def _welcome(port: int, embedded: Server | None, *, sandbox: bool) -> None:
     else:
         lines.append(f"is it ready:        curl http://127.0.0.1:{port}/readyz")
         lines.append("providers:          those of your variables, no sandbox: it runs on the embedded database only,")
-        lines.append("                    and only while no INFOBIP_* and MESSAGING_PLUS_* variable is set")
+        lines.append(f"                    and only while no {'* and '.join(PREFIXES)}* variable is set")
     for line in ("", *lines, ""):
         say("make run", line)
 

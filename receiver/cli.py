@@ -8,14 +8,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
 
 import psycopg
 import structlog
 from tqdm import tqdm
 
-from receiver import logs, overview, settings, store
-from receiver.database import Connection, connect
+from receiver import export, logs, overview, privacy, settings, store
+from receiver.database import connect
 from receiver.errors import ReceiverError, SettingsError
 from receiver.migrate import migrate
 from receiver.reconciler import Reconciler, publish_settings
@@ -23,7 +26,8 @@ from receiver.replay import replay
 
 log = structlog.get_logger("receiver")
 
-_STOP_SECONDS = 8.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SECONDS = 7.0
 """Platforms kill 10 to 30 seconds after SIGTERM; whatever is not done by then is found by the next process."""
 _CHUNK = 1_000
 
@@ -66,8 +70,19 @@ def _parser() -> argparse.ArgumentParser:
     verb("status", _status, "what an operator wants to know, on one screen")
     verb("replay", _replay, "read unreadable bodies and quarantined items again, after a fix")
     verb("rebuild", _rebuild, "compute message_status again from the history")
-    dry = verb("prune", _prune, "delete raw bodies older than RAW_RETENTION_DAYS")
+    dry = verb("prune", _prune, "delete what is older than RAW_RETENTION_DAYS and HISTORY_RETENTION_DAYS")
     dry.add_argument("--dry-run", action="store_true", help="show what would be freed and delete nothing")
+    one = verb("forget", _forget, "erase a destination from every table, for good")
+    one.add_argument("destination", help="a phone number or an opaque id; - reads it from standard input")
+    out = verb("export", _export, "write messages for a warehouse; they hold phone numbers and callback data")
+    out.add_argument(
+        "--from", dest="since", type=_moment, required=True, metavar="DAY", help="sent on that day or later (UTC)"
+    )
+    out.add_argument(
+        "--to", dest="until", type=_moment, required=True, metavar="DAY", help="sent before that day (UTC)"
+    )
+    out.add_argument("--format", choices=export.FORMATS, default="csv")
+    out.add_argument("--output", default="-", metavar="FILE", help="standard output unless it is given")
     verbs.add_parser("sandbox", help="simulate both providers, with flags of its own: receiver sandbox --help")
     return parser
 
@@ -91,11 +106,15 @@ def _reconcile(configuration: settings.Settings, options: argparse.Namespace) ->
         finally:
             reconciler.stop.set()
 
-    # Signals wake the main thread only, so the work is done in another.
+    def listen() -> None:
+        signal.sigwait(_STOP_SIGNALS)
+        reconciler.stop.set()
+
+    # Blocked in all threads and waited for in one: a handler would run in the middle of whatever holds a lock.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     worker = threading.Thread(target=work, name="reconciler", daemon=True)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: reconciler.stop.set())
-    worker.start()
+    for thread in (worker, threading.Thread(target=listen, name="signals", daemon=True)):
+        thread.start()
     reconciler.stop.wait()
     worker.join(_STOP_SECONDS)
     log.info("stopped", clean=not worker.is_alive())
@@ -139,21 +158,46 @@ def _rebuild(configuration: settings.Settings, _: argparse.Namespace) -> int:
 
 def _prune(configuration: settings.Settings, options: argparse.Namespace) -> int:
     with connect(configuration.database_url) as connection:
-        [(payloads, octets)] = store.query(connection, "prunable", retention=configuration.raw_retention)
-        if options.dry_run:
-            print(f"would delete {payloads} raw bodies, {octets} bytes")
-            return 0
-        deleted = 0
-        with _progress(payloads, "prune") as bar:
-            while count := _prune_some(connection, configuration):
-                deleted += count
-                bar.update(count)
-    print(f"deleted {deleted} raw bodies")
+        amounts = privacy.prunable(connection, configuration)
+        if not options.dry_run:
+            with _progress(sum(amount.number for amount in amounts), "prune") as bar:
+                amounts = privacy.prune(connection, configuration, bar.update)
+    # Raw bodies are always told of, the others where there are any.
+    for amount in (amounts[0], *(amount for amount in amounts[1:] if amount.number)):
+        print("would delete" if options.dry_run else "deleted", amount)
     return 0
 
 
-def _prune_some(connection: Connection, configuration: settings.Settings) -> int:
-    return store.execute(connection, "prune", retention=configuration.raw_retention, limit=_CHUNK)
+def _forget(configuration: settings.Settings, options: argparse.Namespace) -> int:
+    destination = sys.stdin.readline() if options.destination == "-" else options.destination
+    with connect(configuration.database_url) as connection:
+        [(total,)] = store.query(connection, "count_payloads")
+        with _progress(total, "forget") as bar:
+            erased = privacy.forget(connection, destination, bar.update)
+    print(
+        f"changed {erased.messages} messages, {erased.reports} reports, {erased.bodies} raw bodies, "
+        f"{erased.other_rows} other rows"
+    )
+    return 0
+
+
+def _export(configuration: settings.Settings, options: argparse.Namespace) -> int:
+    with connect(configuration.database_url) as connection, ExitStack() as stack:
+        total = export.count(connection, options.since, options.until)
+        target, unfinished = Path(options.output), Path(f"{options.output}.part")
+        to_stdout = options.output == "-"
+        output: IO[bytes] = sys.stdout.buffer if to_stdout else stack.enter_context(unfinished.open("wb"))
+        with _progress(total, "export") as bar:
+            export.export(connection, output, options.format, options.since, options.until, bar.update)
+        output.flush()
+        if not to_stdout:
+            unfinished.replace(target)
+    return 0
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _progress(total: int, what: str) -> tqdm[Any]:

@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 
 _GROUP_REPORTS = 2_000
 """A group is closed when it holds as many reports: a larger one saves nothing more and makes its members wait."""
+_PATIENCE_WHEN_DOWN = 1.0
+"""Seconds that a request waits while the last commit has failed or is late: no thread is held for long by a database that says
+nothing, and one that is back at work commits within them."""
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class Committer:
 
     def __init__(self, database_url: str, deadline: float) -> None:
         self._deadline = deadline
+        self._is_down = False
         self._connection = Reused(database_url, patience=deadline)
         self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
         self._start_lock = threading.Lock()
@@ -42,9 +46,11 @@ class Committer:
     def commit(self, arrival: store.Arrival) -> store.Recorded:
         """Give back once the arrival is durable. Raises ``NotCommitted`` when that fails or the deadline is over."""
         self._start()
-        waiting = _Waiting(arrival, time.monotonic() + self._deadline)
+        patience = min(_PATIENCE_WHEN_DOWN, self._deadline) if self._is_down else self._deadline
+        waiting = _Waiting(arrival, time.monotonic() + patience)
         self._queue.put(waiting)
-        waiting.done.wait(self._deadline)
+        if not waiting.done.wait(patience):
+            self._is_down = True
         if isinstance(waiting.outcome, store.Recorded):
             return waiting.outcome
         raise NotCommitted("the deadline is over") from waiting.outcome
@@ -87,6 +93,7 @@ class Committer:
             try:
                 with self._connection as connection:
                     outcomes = store.record_each(connection, arrivals)
+                self._is_down = False
                 break
             except psycopg.Error as error:
                 log.warning("commit_failed", attempt=attempt, members=len(group), error=type(error).__name__)
@@ -94,6 +101,7 @@ class Committer:
                 # have committed after all comes out as duplicates.
                 if attempt == 2 or time.monotonic() > group[0].deadline:
                     outcomes = [error] * len(group)
+                    self._is_down = True
                     break
         _finish(group, outcomes)
 

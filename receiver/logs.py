@@ -1,22 +1,46 @@
-"""Structured logs to stdout: a line is one JSON object with fields, and never holds a secret or a full phone number."""
+"""Structured logs to stdout: a line is one JSON object with fields, and never holds a secret or a full phone number.
+
+Nothing relies on those who log: what is said, by us, by a library, in a traceback or a warning, all passes through here.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import re
 import sys
-import urllib.parse
-from collections.abc import Iterable, MutableMapping
+import threading
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
+from urllib.parse import quote, quote_plus, unquote
 
 import structlog
 from gunicorn import glogging
 
 _PHONE_NUMBER = re.compile(r"(?<![\w.-])\+?\d{7,15}(?!\w|[.-]\w)")
 """Not within an id or a number with a fraction; but at the end of a sentence."""
-_QUERY_KEY = re.compile(r"(?i)([?&](?:key|token|secret|password)=)[^&\s\"']+")
-_URL_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
-_PATH_SECRET = re.compile(r"(/webhooks/[^/\s]+/)[^\s?\"']+")
+_LEAST_PHONE_NUMBER = 10**10
+"""From here on a bare number is taken for a phone number; ids and sizes are smaller."""
+_PATTERNS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # queries, and connection strings in libpq's other form
+        (r"(?i)(?<!\w)((?:api[_-]?|access[_-]?)?(?:key|token|secret|password)=)[^&\s\"',;)]+", r"\1[secret]"),
+        (r"(://[^:/@\s]*:)\S+@", r"\1[secret]@"),
+        (r"(/webhooks/[^/\s]+/)[^\s?\"']+", r"\1[secret]"),
+        (r"(?i)(authorization['\"]?\s*[:=,]\s*b?['\"]?(?:\w+\s+)?)[^\s'\",;\[]+", r"\1[secret]"),
+        (r"(?i)\b(basic|bearer|app|ibsso)(\s+)[\w.~+/=-]{16,}", r"\1\2[secret]"),
+        # gunicorn quotes what it could not read
+        (r"(?s)(Invalid request from ip=\S*: [^'\"]*)['\"].*", r"\1[what was sent]"),
+        # Postgres quotes the row, the item or the value that it refuses
+        (r"(?m)^(DETAIL:\s).*", r"\1[values]"),
+        (r"(JSON data, line \d+: ).*", r"\1[values]"),
+        (r'(invalid input (?:syntax|value) for [^:"]+: )".*"', r"\1[value]"),
+    )
+]
+_ROUTES = ("webhooks", "sent", "messages", "healthz", "readyz", "openapi.json")
+_SLUG = re.compile(r"[a-z-]{1,20}")
 
 
 class _Redactor:
@@ -28,20 +52,42 @@ class _Redactor:
     def text(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, "[secret]")
-        text = _QUERY_KEY.sub(r"\1[secret]", text)
-        text = _URL_PASSWORD.sub(r"\1[secret]@", text)
-        text = _PATH_SECRET.sub(r"\1[secret]", text)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
         return _PHONE_NUMBER.sub(lambda found: "***" + found.group()[-3:], text)
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
         return {name: self._value(value) for name, value in event.items() if not name.startswith("_")}
 
     def _value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, (dict, list, tuple, set, BaseException)):
-            return self.text(str(value))
-        return value
+        if value is None or isinstance(value, (bool, float)):
+            return value
+        if isinstance(value, int) and abs(value) < _LEAST_PHONE_NUMBER:
+            return value
+        return self.text(str(value))  # here and not in the renderer, behind which nobody looks any more
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret as URLs, headers, JSON and Python's own quoting show it."""
+    misread = secret.encode("utf-8", "surrogatepass").decode("latin-1")  # WSGI's view of a path
+    for form in (secret, misread):
+        yield from (form, json.dumps(form)[1:-1], repr(form)[1:-1])
+    for escaped in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
+        yield from (escaped, re.sub("%..", lambda found: found.group().lower(), escaped))
+    yield base64.b64encode(secret.encode("utf-8", "surrogatepass")).decode()
+
+
+def shown_path(path: str) -> str:
+    """A request's path as a log may have it: a route of ours, and nothing of one that is none.
+
+    Somebody who mistypes the address of a webhook sends its secret to a route that does not exist.
+    """
+    words = [word for word in path.partition("?")[0].split("/") if word]
+    if words and words[0] not in _ROUTES:
+        return "/[unknown]"
+    if words[:1] == ["webhooks"]:
+        words = [word if _SLUG.fullmatch(word) and n < 2 else "[secret]" for n, word in enumerate(words[:3])]
+    return "/" + "/".join(words)
 
 
 _redactor = _Redactor()
@@ -54,7 +100,8 @@ def redact(text: str) -> str:
 
 def configure(secrets: Iterable[str] = ()) -> None:
     """Send all logs of this process to stdout as JSON lines, without the given secret values."""
-    _redactor.secrets = tuple(sorted({secret for secret in secrets if secret}, key=len, reverse=True))
+    forms = {form for secret in secrets if secret for form in _spellings(secret)}
+    _redactor.secrets = tuple(sorted(forms, key=len, reverse=True))
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
@@ -80,6 +127,21 @@ def configure(secrets: Iterable[str] = ()) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    _catch_the_uncaught()
+
+
+def _catch_the_uncaught() -> None:
+    """Have Python log what it would print; whoever has put a hook of their own there keeps it."""
+    log = structlog.get_logger("receiver")
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = lambda *error: log.critical("uncaught", exc_info=error)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = lambda args: log.critical("uncaught", exc_info=args[:3])
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = lambda args: log.critical(
+            "uncaught", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
+        )
 
 
 class GunicornLogger(glogging.Logger):
@@ -95,6 +157,12 @@ class GunicornLogger(glogging.Logger):
             log.handlers[:] = []
             log.propagate = True
 
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """An error outside of the application; gunicorn says the address as it came."""
+        if str(msg).startswith("Error handling request"):
+            args = tuple(shown_path(unquote(word)) if "/" in str(word) else word for word in args)
+        super().exception(msg, *args, **kwargs)
+
     def access(self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: Any) -> None:
         if not (self.cfg.accesslog or self.cfg.logconfig or self.cfg.logconfig_dict):
             return
@@ -102,7 +170,7 @@ class GunicornLogger(glogging.Logger):
             "request",
             method=environ.get("REQUEST_METHOD"),
             # Spelled as in a URL again, so that a secret has no blank that would seem to end it.
-            path=urllib.parse.quote(environ.get("PATH_INFO", ""), safe="/+:", encoding="latin-1"),
+            path=shown_path(quote(environ.get("PATH_INFO", ""), safe="/+:", encoding="latin-1")),
             status=resp.status_code,
             bytes=resp.sent,
             milliseconds=round(request_time.total_seconds() * 1000, 1),

@@ -1,4 +1,4 @@
-"""Migrations: plain SQL files in order, forward only, each in one transaction; then the code lists and settings.
+"""Migrations: plain SQL files in order, forward only, each in one transaction; then the code lists and rights.
 
 Safe when several releases start at once (a transaction-level advisory lock, which holds behind PgBouncer too) and when
 one is killed half-way (its transaction rolls back). A file that was edited after it had been applied is refused.
@@ -28,13 +28,14 @@ _ATTEMPTS = 60
 
 
 def migrate(database_url: str) -> list[str]:
-    """Apply the migrations that are missing, in order, and load the code lists; gives the versions applied.
+    """Apply the migrations that are missing, in order, load the code lists, grant rights; gives the versions applied.
 
     Raises ``ReceiverError`` when a file that had been applied was edited, and ``psycopg.Error``.
     """
     with connect(database_url) as connection:
         applied = [file.stem for file in _files() if _apply_patiently(connection, file)]
         _seed(connection)
+        _grant(connection)
     return applied
 
 
@@ -90,3 +91,11 @@ def _seed(connection: Connection) -> None:
             with file.open(newline="", encoding="utf-8") as lines:
                 rows = json.dumps(list(csv.DictReader(lines)))
             store.execute(connection, f"seed_{file.stem}", rows=rows)
+
+
+def _grant(connection: Connection) -> None:
+    with connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+        missing = [row.role for row in store.query(connection, "grant_roles")]
+    if missing:
+        log.info("roles_are_missing", roles=missing)

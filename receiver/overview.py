@@ -46,9 +46,9 @@ def render(connection: Connection, settings: Settings) -> str:
             ],
         ),
         f"Last push: {_cell(waiting.last_push)}",
-        *(f"Off: {line}" for line in settings.off()),
+        "\n".join(f"Off: {line}" for line in settings.off()),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -75,17 +75,23 @@ class DeliveryReport(NamedTuple):
         ``item`` and ``channel`` are left out: the same report is pushed and pulled at different positions, and an
         endpoint may know the channel where the push does not say it. Stable across releases: it is stored.
         """
-        content = "\x1f".join(map(_canonical, (*self[1:7], *self[8:])))
+        values = (*self[1:7], *self[8:])
+        present = "".join("0" if value is None else "1" for value in values)
+        # No text holds a NUL, so no two reports of different content give the same string.
+        content = "\x00".join([present, *map(_canonical, values)])
         return hashlib.blake2b(content.encode(), digest_size=16).digest()
 
 
 def _canonical(value: object) -> str:
+    if isinstance(value, str):
+        return value
     if value is None:
-        return "\x00"
+        return ""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, Decimal):
-        return f"{value.normalize():f}"
+        digits = f"{value:f}"  # exact, where normalize() would round to 28 digits
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
     return str(value)
 
 

@@ -61,7 +61,7 @@ with answered as (
   returning id, provider, source, channel
 )
 insert into payload (received_at, provider, source, channel, content_type, body, pull_id, kind, error)
-select clock_timestamp(), provider, source, channel, %(content_type)s, %(body)b::bytea, id, %(kind)s, %(error)s
+select clock_timestamp(), provider, source, channel, %(content_type)s, without_forgotten(%(body)b::bytea), id, %(kind)s, %(error)s
 from answered
 where %(body)b::bytea is not null
 returning id;
@@ -219,6 +219,14 @@ select (select count(*) from payload where kind is null) as unread,
        (select count(*) from pull where outcome = 'interrupted') as interrupted_pulls,
        (select max(received_at) from payload where source = 'push') as last_push;
 
+-- count_export: how many messages an export has
+select count(*) from message_status
+where coalesce(sent_at, first_seen_at) >= %(since)s and coalesce(sent_at, first_seen_at) < %(until)s;
+
+-- export: the messages of a time
+select * from message_status
+where coalesce(sent_at, first_seen_at) >= %(since)s and coalesce(sent_at, first_seen_at) < %(until)s;
+
 -- seed_infobip_status_code: from the code list
 insert into infobip_status_code
 select id, group_id, group_name, name, final, description
@@ -270,3 +278,73 @@ insert into messaging_plus_code (code, class, is_final, description, provider_de
 select code, 'unknown', null, description, description, now()
 from json_to_recordset(%(rows)s) as c (code text, description text)
 on conflict (code) do update set provider_description = excluded.provider_description, refreshed_at = now();
+
+-- grant_roles: what roles may see, on all that is there now; gives the roles that are missing
+select role from grant_roles() as role;
+
+-- prunable_history: final messages for which nothing came for long, and their reports
+select count(distinct (d.provider, d.message_id, d.destination)) as messages, count(*) as reports,
+       coalesce(sum(pg_column_size(d)), 0)::bigint as bytes
+from delivery_report d
+join message_status m using (provider, message_id, destination)
+where m.is_final and m.updated_at < now() - %(retention)s and d.received_at < now() - %(retention)s;
+
+-- prune_history: the next stretch of it
+select last, messages, reports from prune_history(%(after)s, %(retention)s, %(limit)s);
+
+-- prunable_waiting: bodies and items for which no fix came
+select (select count(*) from payload where received_at < now() - %(retention)s
+          and (kind is null or kind = 'unreadable' or id in (select payload_id from quarantine))) as payloads,
+       (select count(*) from quarantine where received_at < now() - %(retention)s) as quarantined;
+
+-- prune_quarantine: some at a time, and before their bodies
+delete from quarantine where id in (
+  select id from quarantine where received_at < now() - %(retention)s order by id limit %(limit)s);
+
+-- prune_waiting: unread and unreadable bodies, some at a time
+delete from payload where id in (
+  select id from payload p
+  where received_at < now() - %(retention)s and (kind is null or kind = 'unreadable')
+    and not exists (select from quarantine q where q.payload_id = p.id)
+  order by received_at limit %(limit)s);
+
+-- prunable_rows: rows about the reconciler's work
+select (select count(*) from pull where started_at < now() - %(retention)s) as pulls,
+       (select count(*) from sent_batch where learned_at < now() - %(retention)s and destinations <> '{}') as batches,
+       (select count(*) from message_check where coalesce(checked_at, next_check_at) < now() - %(retention)s)
+         + (select count(*) from log_range where sent_until < now() - %(retention)s) as checks;
+
+-- prune_pulls: some at a time
+delete from pull where id in (select id from pull where started_at < now() - %(retention)s order by id limit %(limit)s);
+
+-- prune_batches: batches stay for their counts, where they went does not
+update sent_batch set destinations = '{}' where (provider, batch_id) in (
+  select provider, batch_id from sent_batch where learned_at < now() - %(retention)s and destinations <> '{}' limit %(limit)s);
+
+-- prune_checks: look-ups of messages that no log knows any more
+delete from message_check where (provider, endpoint, message_id) in (
+  select provider, endpoint, message_id from message_check
+  where coalesce(checked_at, next_check_at) < now() - %(retention)s limit %(limit)s);
+
+-- prune_ranges: the same for stretches of a log
+delete from log_range where id in (select id from log_range where sent_until < now() - %(retention)s limit %(limit)s);
+
+-- begin_erasure: the tombstone
+select id, alias from begin_erasure(%(destination)s);
+
+-- erase_messages: status rows and history of a destination get its alias
+select messages, reports from erase_messages(%(destination)s, %(alias)s);
+
+-- erase_bodies: the next raw bodies after an id
+select last, bodies from erase_bodies(%(destination)s, %(alias)s, %(after)s, %(limit)s);
+
+-- erase_elsewhere: all other tables
+select touched from erase_elsewhere(%(destination)s, %(alias)s) as touched;
+
+-- finish_erasure: what was found, for the auditor
+update erasure set finished_at = now(), messages = %(messages)s, reports = %(reports)s, bodies = %(bodies)s,
+  other_rows = %(other_rows)s
+where id = %(id)s;
+
+-- count_payloads: an estimate is enough for a progress bar
+select greatest(reltuples, 0)::bigint from pg_class where oid = 'payload'::regclass;

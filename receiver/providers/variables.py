@@ -28,7 +28,7 @@ guessed over a network; what is shorter tends to be a word."""
 
 
 def secrets(env: Env, name: str) -> tuple[str, ...]:
-    """Give a list of secrets that callers must know; raises ``SettingsError`` where one is short enough to be guessed."""
+    """Give a list of secrets that callers must know; raises ``SettingsError`` where one could be guessed."""
     found = words(env, name)
     if any(len(secret) < SECRET_LENGTH for secret in found):
         raise SettingsError(f"{name}: every secret must have at least {SECRET_LENGTH} characters, or it can be guessed")

@@ -21,8 +21,6 @@ def create_app(configuration: settings.Settings | None = None) -> Flask:
     logs.configure(configuration.secrets())
     app = Flask(__name__)
     cast(DefaultJSONProvider, app.json).sort_keys = False
-    # One more than may be: werkzeug cuts a body of unannounced length off there, and that must be noticed.
-    app.config["MAX_CONTENT_LENGTH"] = configuration.max_body_bytes + 1
     app.extensions["receiver"] = Service(configuration)
     app.url_map.merge_slashes = False  # a redirect would lose the body, and a secret may hold two slashes
     for blueprint in (pushes.blueprint, messages.blueprint, health.blueprint):

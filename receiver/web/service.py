@@ -12,6 +12,7 @@ from receiver.committer import Committer
 from receiver.database import Connection, Reused
 from receiver.providers.base import Provider
 from receiver.settings import Settings
+from receiver.web.throttle import Throttle
 
 _Answer = TypeVar("_Answer")
 
@@ -21,6 +22,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.throttle = Throttle()
         self.committer = Committer(settings.database_url, settings.webhook_deadline)
         self._reading = Reused(settings.database_url, settings.webhook_deadline)
         self._providers = {provider.slug: provider for provider in settings.providers}

@@ -161,7 +161,7 @@ comment on column message_status.currency is 'Currency of price, as the provider
 comment on column message_status.sender is 'Sender id.';
 comment on column message_status.callback_data is 'What the sending application attached to the message entry.';
 comment on column message_status.source is 'How the deciding report came: push, pull, log, or sent where there is no report yet.';
-comment on column message_status.report_count is 'Distinct reports so far; 0 where we only know that it was sent.';
+comment on column message_status.report_count is 'Distinct reports so far; 0 where we only know that it was sent. Trap: a log entry that words a report differently (logs carry no callbackData) counts too.';
 comment on column message_status.has_conflict is 'Two different final verdicts were seen; see status_conflicts.';
 comment on column message_status.first_seen_at is 'When we first heard of the message.';
 comment on column message_status.updated_at is 'When the newest distinct report of the message was received.';

@@ -85,7 +85,13 @@ declare
   incoming delivery_report[];
   inserted message_key[];
   known message_key[];
+  frozen message_key[];
 begin
+  -- Whom we were asked to forget does not come back (0005_privacy.sql).
+  if exists (select from erasure) then
+    select * into bodies, reports, rejects, batches from without_forgotten(bodies, reports, rejects, batches);
+  end if;
+
   -- A body that is not stored yet gets its id here, so that everything below can refer to it.
   select array_agg(coalesce(p.id, nextval('payload_id_seq')) order by a.arrival),
          array_agg(coalesce(p.received_at, a.received_at, now()) order by a.arrival),
@@ -195,6 +201,18 @@ begin
     perform from message_status join unnest(known) using (provider, message_id, destination)
     order by provider, message_id, destination
     for update of message_status;
+
+    -- A message whose history was pruned is frozen: one late report cannot stand for all that is gone.
+    select array_agg(row(provider, message_id, destination)::message_key) into frozen
+    from unnest(known) k
+    where not exists (
+      select from delivery_report d
+      where (d.provider, d.message_id, d.destination) = (k.provider, k.message_id, k.destination));
+    if frozen is not null then
+      select array_agg(report) into incoming
+      from unnest(incoming) report
+      where row(report.provider, report.message_id, report.destination)::message_key <> all(frozen);
+    end if;
   end if;
 
   return query

@@ -275,3 +275,9 @@ comment on column status_conflicts.verdicts is 'Distinct final reports. A report
 comment on column status_conflicts.first_verdict_at is 'When the first of them was received.';
 comment on column status_conflicts.last_verdict_at is 'When the last of them was received.';
 comment on column status_conflicts.updated_at is 'When the newest distinct report of the message was received.';
+
+do $$ begin
+  if to_regrole('receiver_analyst') is not null then
+    grant select on mobile_network to receiver_analyst;
+  end if;
+end $$;

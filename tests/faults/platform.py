@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,6 @@ class Kept:
         self._variables = variables
         self._process = Process(*arguments, **variables)
         self._started = [self._process]
-        self.restarts = 0
 
     @property
     def pid(self) -> int:
@@ -50,34 +50,28 @@ class Kept:
 
     def kill(self, *, everything: bool = False) -> None:
         """SIGKILL, for the process alone or for all that it has started too, as when a container dies."""
-        if everything:
-            os.killpg(self.pid, signal.SIGKILL)
-        else:
-            os.kill(self.pid, signal.SIGKILL)
-        self._process.wait()
+        process = self._process
+        with suppress(ProcessLookupError):
+            (os.killpg if everything else os.kill)(process.pid, signal.SIGKILL)
+        process.wait()
 
-    def terminate(self) -> None:
-        self._process.terminate()
+    def terminate(self) -> int:
+        """SIGTERM; gives the exit status, for which there are the 10 s that platforms give."""
+        process = self._process
+        process.terminate()
+        return process.wait(10)
 
-    def wait(self, seconds: float = 15) -> int:
-        return self._process.wait(seconds)
-
-    def revive(self) -> bool:
-        """Start it again where it has died; gives whether that was so."""
-        if self.is_alive():
-            return False
+    def revive(self) -> None:
+        """Start it again."""
         self._process = Process(*self._arguments, **self._variables)
         self._started.append(self._process)
-        self.restarts += 1
-        return True
 
     def stop(self) -> None:
         """Stop it as a platform does, and whatever is left of earlier ones."""
         if self.is_alive():
             signal_process(self.pid, signal.SIGCONT)
-            self.terminate()
-            with suppress(Exception):
-                self.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.terminate()
         for process in self._started:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

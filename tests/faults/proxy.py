@@ -25,13 +25,17 @@ class Proxy:
     The next exchanges (request and answer) suffer what ``plan`` holds, one each:
     ``reset after request``: the request arrives, its answer does not. ``half of the request``, ``half of the answer``:
     then a reset. ``delay``: the answer comes ``seconds`` late. ``duplicate``: the request arrives twice, over two
-    connections, and the second answer is the one that is passed on. Every answer comes ``lag`` seconds late.
+    connections, and the second answer is the one that is passed on. Requests whose path begins with ``only`` suffer, all others pass.
+    Every answer to them comes ``lag`` seconds late.
     """
 
-    def __init__(self, target: Address, seconds: float = 0.3, lag: float = 0) -> None:
+    def __init__(self, target: Address, seconds: float = 0.3, lag: float = 0, only: str = "/") -> None:
         self.target = target
         self.seconds = seconds
         self.lag = lag
+        self.only = only
+        self.held = threading.Event()
+        """Set while an answer is held back: its request has had its effect, and nobody knows."""
         self.plan: list[str] = []
         self.played: list[str] = []
         self._lock = threading.Lock()
@@ -66,8 +70,9 @@ class Proxy:
 
     def _exchange(self, request: bytes, client: socket.socket, upstream: socket.socket) -> bool:
         """One request and its answer; gives whether the connection may go on."""
+        is_meant = request.split(b" ", 2)[1].startswith(self.only.encode())
         with self._lock:
-            fault = self.plan.pop(0) if self.plan else ""
+            fault = self.plan.pop(0) if self.plan and is_meant else ""
             if fault:
                 self.played.append(fault)
         if fault == "half of the request":
@@ -89,7 +94,10 @@ class Proxy:
             client.sendall(head + b"\r\n\r\n" + body[: len(body) // 2])
             _reset(client)
             return False
-        self._closing.wait(self.lag + (self.seconds if fault == "delay" else 0))
+        if is_meant:
+            self.held.set()
+            self._closing.wait(self.lag + (self.seconds if fault == "delay" else 0))
+            self.held.clear()
         client.sendall(answer)
         return True
 

@@ -40,17 +40,21 @@ class World:
         self.sandbox = Sandbox(SandboxConfig(target=target or self.web_url, **settings))
         self.provider_url = ""
         """Where the reconcilers find the provider, when not at the sandbox itself."""
-        self.web: Kept | None = None
+        self._webs: list[Kept] = []
         self.reconcilers: list[Kept] = []
+        self._ending = threading.Event()
+        self._platform = threading.Thread(target=self._keep_alive, daemon=True)
 
     def __enter__(self) -> Self:
         self.sandbox.start()
+        self._platform.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in (*self.reconcilers, self.web):
-            if process:
-                process.stop()
+        self._ending.set()
+        self._platform.join()
+        for process in (*self.reconcilers, *self._webs):
+            process.stop()
         self.sandbox.stop()
 
     def variables(self, **others: str) -> dict[str, str]:
@@ -75,31 +79,46 @@ class World:
             **others,
         }
 
+    @property
+    def web(self) -> Kept:
+        """gunicorn, of the newest release; the platform keeps this one alive."""
+        return self._webs[-1]
+
     def start_web(self, **variables: str) -> Kept:
-        self.web = Kept("gunicorn", "wsgi:app", **self.variables(**variables))
+        self._webs.append(Kept("gunicorn", "wsgi:app", **self.variables(**variables)))
         wait_for(self.is_up)
         return self.web
+
+    def start_release(self, **variables: str) -> tuple[Kept, str]:
+        """The next release on a port of its own; it, and its URL."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        release = Kept("gunicorn", "wsgi:app", **self.variables(**variables, PORT=str(port)))
+        self._webs.append(release)
+        wait_for(lambda: is_up(url))
+        return release, url
 
     def start_reconciler(self, **variables: str) -> Kept:
         self.reconcilers.append(Kept("receiver", "reconcile", **self.variables(**variables)))
         return self.reconcilers[-1]
 
     def is_up(self) -> bool:
-        with suppress(requests.RequestException):
-            return requests.get(f"{self.web_url}/healthz", timeout=5).ok
-        return False
+        return is_up(self.web_url)
 
-    def push(self, message_id: str) -> requests.Response:
-        """One push of a report that the sandbox does not know of."""
-        status = {"groupId": 3, "groupName": "DELIVERED", "id": 5, "name": "DELIVERED_TO_HANDSET"}
-        body = {"results": [{"messageId": message_id, "to": "41790000000", "status": status}]}
-        return requests.post(f"{self.web_url}/webhooks/infobip/{SECRET}", json=body, timeout=30)
+    def push_nothing(self) -> requests.Response:
+        """A push without any report; its body is to be committed as any other."""
+        return requests.post(f"{self.web_url}/webhooks/infobip/{SECRET}", json={"results": []}, timeout=30)
 
-    def revive(self) -> None:
+    def _keep_alive(self) -> None:
         """Start again whatever has died, as a platform does."""
-        for process in (*self.reconcilers, self.web):
-            if process and process.revive() and process is not self.web:
-                self.let_time_pass()
+        while not self._ending.wait(0.1):
+            for reconciler in self.reconcilers:
+                if not reconciler.is_alive():
+                    if len(self.reconcilers) == 1:
+                        self.let_time_pass()
+                    reconciler.revive()
+            if self._webs and not self.web.is_alive():
+                self.web.revive()
 
     def let_time_pass(self) -> None:
         """As if the lease of a reconciler that has died or stalls had run out: all that it left is as old as that."""
@@ -118,39 +137,56 @@ class World:
 
     @contextmanager
     def load(self, pause: float = 0.06) -> Iterator[Load]:
-        """An application sends all the time."""
+        """An application sends all the time; at the end of the block all that it has sent is forwarded."""
         load = Load(self.sandbox, pause)
         load.start()
         try:
             yield load
-        finally:
-            load.stop()
+        except BaseException:
+            load.stop(0)
+            raise
+        load.stop(30)
 
-    def settle(self, seconds: float = 30, step: Callable[[], object] = lambda: None) -> dict[str, int]:
-        """Wait until all is told and the database agrees with the ledger; gives the figures."""
-        self._start_reconcilers_again()
-        deadline = time.monotonic() + seconds
+    def settle(self, seconds: float = 30, *, poison: bool = False) -> dict[str, int]:
+        """Wait until all is told and the database agrees with the ledger; gives the figures.
 
-        def agreed() -> bool:
-            self.revive()
-            step()
-            self.sandbox.push_all(0.2)
-            return self.sandbox.drain(0) and not witness.unread(self.sandbox) and not self.verdict()
-
-        while not agreed():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{witness.unread(self.sandbox)} reports not told; {self.verdict()}")
-            time.sleep(0.1)
-        return witness.figures(self.sandbox, self.witness_url)
-
-    def _start_reconcilers_again(self) -> None:
-        """Whatever they were in the middle of is given up, and found by the next ones."""
+        Reconcilers start once more: whatever they were in the middle of is given up, and found by the next ones.
+        With ``poison``, rows are there that the sandbox does not vouch for.
+        """
         for reconciler in self.reconcilers:
-            if reconciler.is_alive():
-                reconciler.kill()
+            reconciler.kill()
+        return self.settle_as_it_is(seconds, poison=poison)
+
+    def settle_as_it_is(self, seconds: float = 30, *, poison: bool = False) -> dict[str, int]:
+        """The same with the reconcilers that run."""
+        return self._agree(seconds, 2 if poison else 3, self._is_unread)
+
+    def settle_pushes(self, seconds: float = 30) -> dict[str, int]:
+        """The same for pushes alone, where no reconciler runs."""
+        return self._agree(seconds, 3, lambda: False)
+
+    def _agree(self, seconds: float, parts: int, is_unread: Callable[[], bool]) -> dict[str, int]:
+        deadline = time.monotonic() + seconds
+        while True:
+            told = self.sandbox.push_all(0.2) and not is_unread()  # first: what is told later is not in the verdict
+            verdict = self.verdict()
+            if told and not any(verdict[:parts]):
+                return witness.figures(self.sandbox, self.witness_url)
+            assert time.monotonic() < deadline, f"{witness.unread(self.sandbox)} reports not told; {verdict}"
+            time.sleep(0.1)
+
+    def _is_unread(self) -> bool:
+        return witness.unread(self.sandbox) > 0 or len(self.sandbox.simulation.store) > 0
 
     def verdict(self) -> witness.Verdict:
         return patiently(lambda: witness.compare(self.sandbox, self.witness_url))
+
+
+def is_up(url: str) -> bool:
+    """Whether a web process answers there."""
+    with suppress(requests.RequestException):
+        return requests.get(f"{url}/healthz", timeout=5).ok
+    return False
 
 
 class Load:
@@ -160,6 +196,7 @@ class Load:
         self._sandbox = sandbox
         self._pause = pause
         self._stopping = threading.Event()
+        self._given_up = False
         self._answers: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._forward)]
 
@@ -167,12 +204,13 @@ class Load:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Send no more, and come back when all answers are forwarded."""
+    def stop(self, seconds: float) -> None:
+        """Send no more, and come back when all answers are forwarded, for which there are as many seconds."""
         self._stopping.set()
         self._threads[0].join()
         self._answers.put(None)
-        self._threads[1].join()
+        self._threads[1].join(seconds)
+        self._given_up = True
 
     def _send(self) -> None:
         dice = random.Random(self._sandbox.config.seed)  # noqa: S311 - repeatable on purpose
@@ -188,7 +226,7 @@ class Load:
 
     def _forward(self) -> None:
         while given := self._answers.get():
-            while not self._taken(*given):
+            while not self._taken(*given) and not self._given_up:
                 time.sleep(0.1)
 
     def _taken(self, provider: str, answer: Any) -> bool:

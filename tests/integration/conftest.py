@@ -12,8 +12,8 @@ from receiver.reconciler import Reconciler
 from receiver.sandbox import Sandbox, SandboxConfig
 from tests.integration.server import Web, environment, serving
 
-SECRET, NEXT_SECRET, TOKEN = "sesame-infobip", "sesame-infobip-2", "token-1"
-OTHER_SECRET = "sesame-messaging-plus"
+SECRET, NEXT_SECRET, TOKEN = "sesame-of-infobip", "sesame-of-infobip-2", "token-of-application-1"
+OTHER_SECRET = "sesame-of-messaging-plus"
 MAX_BODY_BYTES = 200_000
 
 
@@ -24,7 +24,7 @@ def _web(_migrated_url: str) -> Iterator[Web]:
         WEB_CONCURRENCY="2",
         INFOBIP_WEBHOOK_SECRETS=f"{SECRET},{NEXT_SECRET}",
         MESSAGING_PLUS_WEBHOOK_SECRETS=OTHER_SECRET,
-        API_TOKENS=f"token-0, {TOKEN}",
+        API_TOKENS=f"token-of-application-0, {TOKEN}",
         MAX_BODY_BYTES=str(MAX_BODY_BYTES),
     ) as web:
         yield web

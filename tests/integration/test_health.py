@@ -29,23 +29,23 @@ def test_with_a_migrated_database_it_lives_and_is_ready(web: Web) -> None:
 
 
 def test_without_any_database_it_lives_and_is_not_ready() -> None:
-    with serving(DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", INFOBIP_WEBHOOK_SECRETS="sesame") as web:
+    with serving(DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", INFOBIP_WEBHOOK_SECRETS="sesame-of-infobip") as web:
         assert web.get("/healthz").status_code == 200
         answer = web.get("/readyz")
         assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
         assert int(answer.headers["Retry-After"]) > 0
-        assert web.post("/webhooks/infobip/sesame", {"results": []}).status_code == 503
+        assert web.post("/webhooks/infobip/sesame-of-infobip", {"results": []}).status_code == 503
 
 
 def test_it_is_ready_once_every_migration_is_applied(empty_url: str) -> None:
-    with serving(DATABASE_URL=empty_url, INFOBIP_WEBHOOK_SECRETS="sesame") as web:
+    with serving(DATABASE_URL=empty_url, INFOBIP_WEBHOOK_SECRETS="sesame-of-infobip") as web:
         answer = web.get("/readyz")
         assert answer.status_code == 503
         assert "migrations are missing: 0001_tables" in answer.json()["detail"]
-        assert web.post("/webhooks/infobip/sesame", {"results": []}).status_code == 503
+        assert web.post("/webhooks/infobip/sesame-of-infobip", {"results": []}).status_code == 503
         migrate(empty_url)
         assert web.get("/readyz").status_code == 200
-        assert web.post("/webhooks/infobip/sesame", {"results": []}).status_code == 200
+        assert web.post("/webhooks/infobip/sesame-of-infobip", {"results": []}).status_code == 200
         execute(empty_url, "delete from migration where version like '0003%'")
         assert "0003" in web.get("/readyz").json()["detail"]
 

@@ -60,7 +60,8 @@ def test_what_the_web_process_prints(logging_web: Web, database_url: str) -> Non
     assert web.post(hook, {"results": [{"messageId": NUMBER, "to": f"+{NUMBER}"}]}).json()["quarantined"] == 1
     assert web.post(hook, f'{{"planted": "{NUMBER}'.encode()).status_code == 400
     assert web.post(hook, b"x" * 50_001).status_code == 413
-    assert web.post(f"/webhooks/infobip/{WRONG}%20planted-more%0Aplanted?key=planted&x={NUMBER}").status_code == 401
+    assert web.post(f"/webhooks/infobip/{WRONG}%20planted-more?key=planted&x={NUMBER}").status_code == 401
+    assert web.post(f"/webhooks/infobip/{WRONG}%20planted-more%0Aplanted").status_code == 404
     assert web.post(f"/webhooks/nobody/{WRONG}").status_code == 404
     assert web.get(f"/webhooks/messaging-plus/{OTHER_HOOK}").status_code == 405
     receipt = f"/webhooks/messaging-plus/{OTHER_HOOK}?key=planted"

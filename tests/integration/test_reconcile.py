@@ -78,7 +78,7 @@ def test_a_report_that_was_pushed_too_is_one_report(
 ) -> None:
     entries = sample("infobip/sms_reports_by_message_id.json")
     sandbox.inject(json.loads(entries)["results"][0])
-    web.post("/webhooks/infobip/sesame-infobip", entries)
+    web.post("/webhooks/infobip/sesame-of-infobip", entries)
     assert cycle()
     assert statuses(database_url, "report_count, source") == [(1, "push")]
     assert select(database_url, "select entries, fresh from pull where endpoint = %s", SMS) == [(1, 0)]

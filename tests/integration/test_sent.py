@@ -86,7 +86,7 @@ def test_bad_items_are_kept_and_unreadable_bodies_refused(web: Web, database_url
         {"Authorization": f"Basic {TOKEN}"},
         {"Authorization": TOKEN},
         {"Authorization": f"Bearer {SECRET}"},
-        {"Authorization": f"Bearer token-0, {TOKEN}"},
+        {"Authorization": f"Bearer token-of-application-0, {TOKEN}"},
     ],
     ids=str,
 )
@@ -101,7 +101,7 @@ def test_without_a_token_nothing_is_stored(web: Web, database_url: str, slug: st
 
 
 def test_each_token_is_accepted(web: Web) -> None:
-    for token in ("token-0", TOKEN):
+    for token in ("token-of-application-0", TOKEN):
         body: dict[str, Any] = {"messages": []}
         assert web.post("/sent/infobip", body, headers={"Authorization": f"Bearer {token}"}).status_code == 200
 

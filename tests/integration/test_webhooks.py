@@ -16,7 +16,7 @@ import requests
 
 from dev.postgres import Server
 from receiver.migrate import migrate
-from tests.integration.conftest import MAX_BODY_BYTES, NEXT_SECRET, OTHER_SECRET, SECRET
+from tests.integration.conftest import MAX_BODY_BYTES, NEXT_SECRET, OTHER_SECRET, SECRET, TOKEN
 from tests.integration.server import Web, count, execute, locked, sample, select, serving, statuses
 
 INFOBIP = f"/webhooks/infobip/{SECRET}"
@@ -437,7 +437,7 @@ def own_url(own_server: Server) -> str:
 @pytest.fixture(scope="module")
 def hasty(own_url: str) -> Iterator[Web]:
     """A service with a short deadline over a database of its own."""
-    secret = {"INFOBIP_WEBHOOK_SECRETS": SECRET, "API_TOKENS": "token"}
+    secret = {"INFOBIP_WEBHOOK_SECRETS": SECRET, "API_TOKENS": TOKEN}
     with serving(DATABASE_URL=own_url, WEBHOOK_DEADLINE_SECONDS=str(DEADLINE), **secret) as web:
         yield web
 
@@ -477,7 +477,7 @@ def test_without_its_database_the_answer_is_503_and_at_once_200_when_it_is_back(
     own_server.stop()
     assert_not_committed_in_time(hasty)
     assert_problem(hasty.post(INFOBIP, b"not json"), 503)
-    assert_problem(hasty.get("/messages/infobip/before", headers={"Authorization": "Bearer token"}), 503)
+    assert_problem(hasty.get("/messages/infobip/before", headers={"Authorization": f"Bearer {TOKEN}"}), 503)
     assert_problem(hasty.get("/readyz"), 503)
     assert hasty.get("/healthz").status_code == 200
     own_server.start()
@@ -487,7 +487,7 @@ def test_without_its_database_the_answer_is_503_and_at_once_200_when_it_is_back(
 
 
 def test_a_restart_of_the_database_between_two_requests_goes_unnoticed(hasty: Web, own_server: Server) -> None:
-    token = {"Authorization": "Bearer token"}
+    token = {"Authorization": f"Bearer {TOKEN}"}
     assert hasty.post(INFOBIP, push(entry("one"))).status_code == 200
     assert hasty.get("/messages/infobip/one", headers=token).status_code == 200
     own_server.kill()

@@ -90,8 +90,8 @@ def documented() -> dict[str, str | None]:
     return found
 
 
-def read_by_the_code() -> dict[str, bool]:
-    """Every variable that is asked for, and whether the call has a default."""
+def written_with_a_default() -> dict[str, bool]:
+    """Every variable whose name is written where it is read, and whether the call has a default."""
     found = {}
     for file in [ROOT / "receiver/settings.py", *ROOT.glob("receiver/providers/**/*.py")]:
         for call in ast.walk(ast.parse(file.read_text())):
@@ -114,21 +114,40 @@ def is_reader(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "env"
 
 
+class Watched(dict[str, str]):
+    """An environment that remembers which variables were asked for."""
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        super().__init__(variables)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+
+def loaded(variables: dict[str, str]) -> tuple[dict[str, Any], set[str]]:
+    """The settings of a process that is started with these variables, and the names that it asked for."""
+    environment = Watched({"DATABASE_URL": "postgresql://host/database", **variables})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", environment)
+        found = vars(settings.load())
+    return {**found, "providers": [vars(provider) for provider in found["providers"]]}, environment.asked
+
+
 def test_the_readme_has_exactly_the_variables_that_are_read() -> None:
-    assert {name: default is not None for name, default in documented().items()} == read_by_the_code()
+    _, asked = loaded({})
+    assert documented().keys() == asked
 
 
 def test_the_readme_has_the_defaults() -> None:
     """With every default written out, a process is started with the same settings as with none of them."""
     defaults = {name: default for name, default in documented().items() if default is not None}
-    assert loaded(defaults) == loaded({})
+    assert loaded(defaults)[0] == loaded({})[0]
 
 
-def loaded(variables: dict[str, str]) -> dict[str, Any]:
-    with pytest.MonkeyPatch.context() as environment:
-        for name in [name for name in os.environ if name in documented()]:
-            environment.delenv(name)
-        for name, value in {"DATABASE_URL": "postgresql://host/database", **variables}.items():
-            environment.setenv(name, value)
-        found = vars(settings.load())
-    return {**found, "providers": [vars(provider) for provider in found["providers"]]}
+def test_the_readme_leaves_out_no_default() -> None:
+    read = written_with_a_default()
+    assert {name: read[name] for name in documented() if name in read} == {
+        name: default is not None for name, default in documented().items() if name in read
+    }

@@ -13,6 +13,7 @@ from receiver.errors import SettingsError
 from receiver.providers import signature, variables
 from receiver.providers.base import Log, Provider, Pull
 from receiver.providers.infobip import reading
+from receiver.providers.signature import Signature
 from receiver.reports import Reading, Source
 
 if TYPE_CHECKING:
@@ -58,10 +59,12 @@ class Infobip(Provider):
         password: str = "",
         channels: tuple[str, ...] = ("sms", "facebook"),
         webhook_secrets: tuple[str, ...] = (),
+        signature: Signature | None = None,
     ) -> None:
         """Take settings that are already checked; an API key goes before user name and password."""
         self.base_url = base_url
         self.webhook_secrets = webhook_secrets
+        self.signature = signature
         self._api_key = api_key
         self._password = password
         self._basic = base64.b64encode(f"{username}:{password}".encode()).decode() if username and password else ""
@@ -89,8 +92,9 @@ class Infobip(Provider):
         )
 
     def secrets(self) -> tuple[str, ...]:
-        """Key, password, what is made of them in headers and URLs, and the webhook's secrets."""
-        return variables.spellings(self._api_key, self._password, self._basic, *self.webhook_secrets)
+        """Key, password, what is made of them in headers and URLs, and the secrets of the webhook."""
+        signing = self.signature.secrets if self.signature else ()
+        return variables.spellings(self._api_key, self._password, self._basic, *self.webhook_secrets, *signing)
 
     def off(self) -> tuple[str, ...]:
         """Name what is off."""

@@ -10,6 +10,7 @@ import requests
 from receiver.providers import signature, variables
 from receiver.providers.base import Code, Provider, Pull
 from receiver.providers.messaging_plus import reading
+from receiver.providers.signature import Signature
 from receiver.reports import Reading
 
 if TYPE_CHECKING:
@@ -27,11 +28,17 @@ class MessagingPlus(Provider):
     codes_endpoint = "/dr-responses"
 
     def __init__(
-        self, *, base_url: str = DEFAULT_BASE_URL, api_key: str = "", webhook_secrets: tuple[str, ...] = ()
+        self,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        api_key: str = "",
+        webhook_secrets: tuple[str, ...] = (),
+        signature: Signature | None = None,
     ) -> None:
         """Take settings that are already checked."""
         self.base_url = base_url
         self.webhook_secrets = webhook_secrets
+        self.signature = signature
         self._api_key = api_key
 
     @classmethod
@@ -45,8 +52,9 @@ class MessagingPlus(Provider):
         )
 
     def secrets(self) -> tuple[str, ...]:
-        """The key, also as it is spelled in a URL, and the webhook's secrets."""
-        return variables.spellings(self._api_key, *self.webhook_secrets)
+        """The key, also as it is spelled in a URL, and the secrets of the webhook."""
+        signing = self.signature.secrets if self.signature else ()
+        return variables.spellings(self._api_key, *self.webhook_secrets, *signing)
 
     def off(self) -> tuple[str, ...]:
         """Name what is off."""

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from receiver.errors import Unreadable
+from receiver.providers.base import Code
 from receiver.providers.messaging_plus import MessagingPlus
-from receiver.providers.messaging_plus.codes import Code, is_final_failure, normal_code, shown_code
+from receiver.providers.messaging_plus.codes import is_final_failure, normal_code, shown_code
 from receiver.reports import Batch, Reading, Status
 
 PLUS = MessagingPlus()

@@ -1,0 +1,50 @@
+"""Packed bodies (``Content-Encoding``). They are stored as they came, since the raw bytes are the evidence and are
+what was signed: a reader unpacks them each time."""
+
+from __future__ import annotations
+
+import zlib
+
+from receiver.errors import Unreadable
+
+_GZIP = b"\x1f\x8b"
+_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_EITHER = 32 + zlib.MAX_WBITS
+"""gzip or zlib, by the first bytes."""
+_PIECE = 64 * 1024
+
+
+class TooLarge(Unreadable):
+    """A packed body holds more than may be."""
+
+
+def is_packed(body: bytes) -> bool:
+    """Whether a body is gzip or deflate (zlib).
+
+    Told by its first bytes and not by its header, which is not stored, may be wrong, or taken away by a router that
+    does not unpack: no JSON or XML text begins as these do.
+    """
+    return body[:2] == _GZIP or body[:2] in _ZLIB
+
+
+def unpacked(body: bytes, limit: int = 256 * 1024 * 1024) -> bytes:
+    """Give the plain bytes of a packed body, and any other body as it is.
+
+    Stops at ``limit`` bytes with ``TooLarge``, however much more there would be; ``Unreadable`` where it is broken.
+    """
+    if not is_packed(body):
+        return body
+    unpacker = zlib.decompressobj(_EITHER)
+    plain = bytearray()
+    for start in range(0, len(body), _PIECE):
+        if unpacker.eof:
+            break
+        try:
+            plain += unpacker.decompress(body[start : start + _PIECE], limit + 1 - len(plain))
+        except zlib.error:
+            raise Unreadable("the packed body is broken") from None
+        if len(plain) > limit:
+            raise TooLarge(f"the packed body holds more than {limit} bytes")
+    if not unpacker.eof:
+        raise Unreadable("the packed body is truncated")
+    return bytes(plain)

@@ -1,0 +1,50 @@
+"""Resets, cuts, delays and duplicates between us and the provider, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.proxy import Proxy, address
+from tests.faults.world import World
+from tests.integration.server import select, wait_for
+
+FAULTS = ["reset after request", "half of the request", "half of the answer", "delay", "duplicate"]
+
+
+def test_pushes_through_a_bad_network(new_world: Callable[..., World], report_figures: Callable[..., None]) -> None:
+    """Whatever the provider believes, an acknowledged report is there, and none is there twice."""
+    with Proxy(("", 0)) as network, new_world(target=network.url) as world:
+        network.target = address(world.web_url)
+        world.start_web()
+        world.start_reconciler()
+        with world.load():
+            for _ in range(4):
+                network.plan += FAULTS
+                wait_for(lambda: not network.plan)
+        figures = world.settle()
+    report_figures(faults=len(network.played), **figures)
+    assert figures["acknowledged and missing"] == figures["handed out and missing"] == 0
+
+
+@pytest.mark.parametrize("fault", ["reset after request", "half of the answer", "delay"])
+def test_one_time_answers_through_a_bad_network(
+    new_world: Callable[..., World], report_figures: Callable[..., None], fault: str
+) -> None:
+    """What the provider has handed out and we have not received comes from its log."""
+    with new_world(drop=1) as world, Proxy(address(world.sandbox.url), only="/sms/1/reports") as network:
+        world.provider_url = network.url
+        answer = world.sandbox.send_infobip(50, "delivered")
+        assert world.sandbox.push_all()
+        network.plan = [fault]
+        world.start_reconciler()
+        wait_for(lambda: network.played)
+        figures = world.settle_as_it_is()
+        outcomes = select(world.witness_url, "select outcome from pull where endpoint = '/sms/1/reports' order by id")
+    report_figures(**figures)
+    assert len(answer["messages"]) == figures["one-time reads handed out"] == 50
+    assert figures["handed out and missing"] == 0
+    if fault != "delay":
+        assert outcomes[0] == "network_error", "a cut answer is never read as a whole one"
+        assert figures["repaired from logs"] > 0
