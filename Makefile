@@ -7,13 +7,21 @@ BIN := .venv/bin
 VERSION := $(shell $(PYTHON) -c 'import sys, venv, ensurepip; sys.version_info >= (3, 11) and print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: run test lint format bench lock clean
+.PHONY: run test lint format bench lock clean faults test-pgbouncer
 
 run: $(INSTALLED)
 	@exec $(BIN)/python -m dev.run
 
 test: lint
 	$(BIN)/python -m pytest
+
+# What breaks on purpose, at length: hundreds of kills. `make test` has the short form.
+faults: $(INSTALLED)
+	RECEIVER_FAULTS=long $(BIN)/python -m pytest tests/faults
+
+# The tests that use a database once more, through a PgBouncer (the system's) in transaction mode.
+test-pgbouncer: $(INSTALLED)
+	TEST_THROUGH_PGBOUNCER=1 $(BIN)/python -m pytest tests/integration tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -39,7 +39,7 @@ VIEWS = {
 """Each with the column that a period is asked by."""
 _BYTES_A_MESSAGE = 2_000
 """Free disk that a message needs for a while: its rows, its indexes, and what sorting and WAL take."""
-_PATIENCE = "60s"
+_PATIENCE = "20s"
 _BODIES, _REPORTS_A_BODY, _TURNS = 10, 100, 12
 
 

@@ -8,10 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psycopg
 import structlog
@@ -82,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--to", dest="until", type=_moment, required=True, metavar="DAY", help="sent before that day (UTC)"
     )
     out.add_argument("--format", choices=export.FORMATS, default="csv")
-    out.add_argument("--output", default="-", metavar="FILE", help="standard output unless it is given")
+    out.add_argument("--output", default=export.STDOUT, metavar="FILE", help="standard output unless it is given")
     verbs.add_parser("sandbox", help="simulate both providers, with flags of its own: receiver sandbox --help")
     return parser
 
@@ -182,16 +180,10 @@ def _forget(configuration: settings.Settings, options: argparse.Namespace) -> in
 
 
 def _export(configuration: settings.Settings, options: argparse.Namespace) -> int:
-    with connect(configuration.database_url) as connection, ExitStack() as stack:
-        total = export.count(connection, options.since, options.until)
-        target, unfinished = Path(options.output), Path(f"{options.output}.part")
-        to_stdout = options.output == "-"
-        output: IO[bytes] = sys.stdout.buffer if to_stdout else stack.enter_context(unfinished.open("wb"))
-        with _progress(total, "export") as bar:
-            export.export(connection, output, options.format, options.since, options.until, bar.update)
-        output.flush()
-        if not to_stdout:
-            unfinished.replace(target)
+    period = export.Period(options.since, options.until)
+    with connect(configuration.database_url) as connection:
+        with _progress(export.count(connection, period), "export") as bar:
+            export.export(connection, options.output, options.format, period, bar.update)
     return 0
 
 

@@ -1,11 +1,14 @@
-"""Messages for a warehouse, as CSV or Parquet, row by row: the memory stays the same however many there are."""
+"""Messages for a warehouse, as CSV or Parquet: the memory stays the same however many there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import import_module
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 from receiver import store
 from receiver.database import Connection
@@ -13,41 +16,63 @@ from receiver.errors import ReceiverError
 from receiver.sql import QUERIES
 
 FORMATS = ("csv", "parquet")
-_ROW_GROUP = 50_000
+STDOUT = "-"
+_ROW_GROUP = 20_000
 """Rows that are in memory at once for Parquet: some 50 MB."""
 _PRECISION, _SCALE = 38, 18
 """What Parquet's widest common decimal holds of a price."""
+_FILE_BUFFER = 1 << 20
+
+Progress = Callable[[int], object]
 
 
-def count(connection: Connection, since: datetime, until: datetime) -> int:
+class Period(NamedTuple):
+    """Messages whose sent_at, else first_seen_at, is in [since, until); aware times."""
+
+    since: datetime
+    until: datetime
+
+
+def count(connection: Connection, period: Period) -> int:
     """How many messages ``export`` would write."""
-    [(messages,)] = store.query(connection, "count_export", since=since, until=until)
-    return int(messages)
+    return int(store.query(connection, "count_export", **period._asdict())[0].messages)
 
 
-def export(
-    connection: Connection,
-    output: IO[bytes],
-    file_format: str,
-    since: datetime,
-    until: datetime,
-    progress: Callable[[int], object],
-) -> None:
-    """Write the rows of ``message_status`` whose day-giving time (sent_at, else first_seen_at) is in [since, until).
+def export(connection: Connection, target: str, file_format: str, period: Period, progress: Progress) -> None:
+    """Write the rows of ``message_status`` of a period to a file, or to standard output; times are in UTC.
 
-    Both times are aware; times are written in UTC. Calls ``progress`` with the number of rows of each step. Raises
-    ``psycopg.Error``, ``OSError``, and ``ReceiverError`` where the Parquet library is missing or cannot hold a value.
+    The file is there when it is whole. Calls ``progress`` with the number of rows of each step. Raises
+    ``psycopg.Error``, and ``ReceiverError`` where the file cannot be written, the library for Parquet is missing, or it
+    cannot hold a value.
     """
     write = _write_parquet if file_format == "parquet" else _write_csv
-    with connection.transaction():  # one snapshot, one server behind PgBouncer
-        connection.execute("set local timezone = 'UTC'")
-        write(connection, output, {"since": since, "until": until}, progress)
+    try:
+        with _opened(target) as output, connection.transaction():  # one snapshot, one server behind PgBouncer
+            connection.execute("set local timezone = 'UTC'")
+            write(connection, output, period, progress)
+    except OSError as error:
+        raise ReceiverError(f"cannot write: {error.strerror}") from None
 
 
-def _write_csv(
-    connection: Connection, output: IO[bytes], period: dict[str, datetime], progress: Callable[[int], object]
-) -> None:
-    with connection.cursor().copy(f"copy ({QUERIES['export']}) to stdout (format csv, header)", period) as copy:
+@contextmanager
+def _opened(target: str) -> Iterator[IO[bytes]]:
+    if target == STDOUT:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    unfinished = Path(f"{target}.part")
+    try:
+        with unfinished.open("wb", _FILE_BUFFER) as output:
+            yield output
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _write_csv(connection: Connection, output: IO[bytes], period: Period, progress: Progress) -> None:
+    statement = f"copy ({QUERIES['export']}) to stdout (format csv, header)"
+    with connection.cursor().copy(statement, period._asdict()) as copy:
         rows = iter(copy)  # the server sends each row by itself
         output.write(next(rows))
         for row in rows:
@@ -55,14 +80,8 @@ def _write_csv(
             progress(1)
 
 
-def _write_parquet(
-    connection: Connection, output: IO[bytes], period: dict[str, datetime], progress: Callable[[int], object]
-) -> None:
-    try:
-        arrow: Any = import_module("pyarrow")
-        parquet: Any = import_module("pyarrow.parquet")
-    except ImportError:
-        raise ReceiverError("Parquet needs a library: pip install 'receiver[parquet]'") from None
+def _write_parquet(connection: Connection, output: IO[bytes], period: Period, progress: Progress) -> None:
+    arrow, parquet = _library("pyarrow"), _library("pyarrow.parquet")
     types = {
         "timestamptz": arrow.timestamp("us", tz="UTC"),
         "numeric": arrow.decimal128(_PRECISION, _SCALE),
@@ -70,18 +89,22 @@ def _write_parquet(
         "bool": arrow.bool_(),
     }
     with connection.cursor("export") as cursor:
-        cursor.execute(QUERIES["export"], period)
-        columns = [
-            (column.name, connection.adapters.types.get(column.type_code)) for column in cursor.description or ()
-        ]
-        schema = arrow.schema(
-            [(name, types.get(known.name if known else "", arrow.string())) for name, known in columns]
-        )
+        cursor.execute(QUERIES["export"], period._asdict())
+        known = connection.adapters.types
+        columns = [(column.name, known.get(column.type_code)) for column in cursor.description or ()]
+        schema = arrow.schema([(name, types.get(of.name if of else "", arrow.string())) for name, of in columns])
         with parquet.ParquetWriter(output, schema, compression="zstd") as writer:
             while rows := cursor.fetchmany(_ROW_GROUP):
                 try:
                     arrays = map(arrow.array, zip(*rows, strict=True), schema.types)
                     writer.write_table(arrow.Table.from_arrays(list(arrays), schema=schema))
-                except arrow.ArrowInvalid as error:
-                    raise ReceiverError(f"Parquet cannot hold a value: {error}") from None
+                except arrow.ArrowInvalid:
+                    raise ReceiverError("Parquet cannot hold a value, CSV can: a price of too many digits?") from None
                 progress(len(rows))
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise ReceiverError("Parquet needs a library: pip install 'receiver[parquet]'") from None

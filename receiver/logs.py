@@ -1,6 +1,6 @@
 """Structured logs to stdout: a line is one JSON object with fields, and never holds a secret or a full phone number.
 
-Nothing relies on those who log: what is said, by us, by a library, in a traceback or a warning, all passes through here.
+Nothing relies on those who log: what is said, by us, by a library, in a traceback or a warning, passes through here.
 """
 
 from __future__ import annotations

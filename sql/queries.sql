@@ -220,7 +220,7 @@ select (select count(*) from payload where kind is null) as unread,
        (select max(received_at) from payload where source = 'push') as last_push;
 
 -- count_export: how many messages an export has
-select count(*) from message_status
+select count(*) as messages from message_status
 where coalesce(sent_at, first_seen_at) >= %(since)s and coalesce(sent_at, first_seen_at) < %(until)s;
 
 -- export: the messages of a time

@@ -2,6 +2,8 @@
 
 One server a run and one database in it, emptied before each test: that costs milliseconds, a new database a third of
 a second. With ``DATABASE_URL`` set, that server is used instead, in a database of our own that is dropped at the end.
+With ``TEST_THROUGH_PGBOUNCER`` set (``make test-pgbouncer``), everything reaches that database through PgBouncer in
+transaction mode, and tests that use no database are left out.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dev.postgres import Server
+
+THROUGH_PGBOUNCER = "TEST_THROUGH_PGBOUNCER" in os.environ
 
 # The database's own list, so that a new migration needs no change here. Tables that others refer to come last.
 TABLES = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by oid desc"
@@ -45,13 +49,34 @@ def database_server_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def _migrated_url(database_server_url: str) -> Iterator[str]:
+def _service_server_url(database_server_url: str) -> Iterator[str]:
+    """The same server as the service reaches it."""
+    if not THROUGH_PGBOUNCER:
+        yield database_server_url
+        return
+    from tests.faults.pgbouncer import PgBouncer  # noqa: PLC0415 - for the few who use it
+
+    with PgBouncer(database_server_url) as pgbouncer:
+        yield pgbouncer.url("postgres")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Through PgBouncer, run the tests that use it: all others would say the same again."""
+    if THROUGH_PGBOUNCER:
+        used = {"_service_server_url", "service_url"}
+        without = [item for item in items if not used & set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
+@pytest.fixture(scope="session")
+def _migrated_url(database_server_url: str, _service_server_url: str) -> Iterator[str]:
     from receiver.migrate import migrate  # noqa: PLC0415 - tests without a database start sooner
 
     name = f"receiver_test_{os.getpid()}"
     with psycopg.connect(database_server_url, autocommit=True) as admin:
         admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        url = make_conninfo(database_server_url, dbname=name)
+        url = make_conninfo(_service_server_url, dbname=name)
         try:
             migrate(url)
             _keep_seeds(url)

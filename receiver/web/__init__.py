@@ -8,7 +8,7 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
 from receiver import logs, settings
-from receiver.web import health, messages, problems, pushes
+from receiver.web import health, messages, openapi, problems, pushes
 from receiver.web.service import Service
 
 
@@ -23,7 +23,7 @@ def create_app(configuration: settings.Settings | None = None) -> Flask:
     cast(DefaultJSONProvider, app.json).sort_keys = False
     app.extensions["receiver"] = Service(configuration)
     app.url_map.merge_slashes = False  # a redirect would lose the body, and a secret may hold two slashes
-    for blueprint in (pushes.blueprint, messages.blueprint, health.blueprint):
+    for blueprint in (pushes.blueprint, messages.blueprint, health.blueprint, openapi.blueprint):
         app.register_blueprint(blueprint)
     problems.register(app)
     return app

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import structlog
 from flask import abort, request
-from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.datastructures import Authorization, WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 
 from receiver.providers.base import Provider
@@ -35,7 +35,7 @@ def require_webhook_secret(provider: Provider, path_secret: str | None) -> None:
 
     404 where no secret is configured: the webhook is off.
     """
-    basic = request.authorization
+    basic = _authorization()
     password = basic.password if basic and basic.type == "basic" else None
     given = path_secret if path_secret is not None else password
     _require(provider.webhook_secrets, given, _BASIC)
@@ -49,9 +49,16 @@ def require_signature(provider: Provider, body: bytes) -> None:
 
 def require_api_token(accepted: Sequence[str]) -> None:
     """Let pass who has a token as ``Authorization: Bearer``; 401 otherwise, 404 where none is configured."""
-    bearer = request.authorization
+    bearer = _authorization()
     token = bearer.token if bearer and bearer.type == "bearer" else None
     _require(accepted, token, _BEARER)
+
+
+def _authorization() -> Authorization | None:
+    try:
+        return request.authorization
+    except ValueError:  # a byte beyond ASCII in what should be base64
+        return None
 
 
 def _require(accepted: Sequence[str], given: str | None, challenge: WWWAuthenticate) -> None:

@@ -4,7 +4,7 @@ Stock gthread gives every connection a thread for up to five seconds before its 
 and the body dribble in, and stops the whole loop for two seconds when a client does not close. Here
 
 * a request gets its thread once its head and the first 64 KiB of its body are there, within ``REQUEST_SECONDS``;
-* the rest of a larger body has ``BODY_SECONDS``, and after the first second only a few threads may wait for one;
+* the rest of a larger body has ``BODY_SECONDS``, and only a few threads may wait for one that comes slowly;
 * when there are too many connections, the one that has been silent for longest is closed;
 * closing a connection waits for nobody.
 """
@@ -33,9 +33,10 @@ BODY_SECONDS = 20.0
 """For the rest of a larger body: 16 MiB at 0.8 MB/s. Below the 30 s after which routers give up."""
 _ANSWER_SECONDS = 10.0
 """For a client that does not read its answer."""
-_PATIENCE = 1.0
-_SLOW_THREADS = 4
-"""Of the threads of a worker, how many may wait longer than ``_PATIENCE`` seconds for one body."""
+_GRACE_SECONDS, _BYTES_A_SECOND = 0.3, 100_000
+"""Who is slower than this, after the grace, needs one of the places for slow bodies."""
+_SLOW_PLACES = 4
+"""Of the threads of a worker, how many may wait for slow bodies."""
 _LINGER_SECONDS = 2.0
 """After our last byte, for a client that is still sending: a reset would destroy the answer on its way."""
 
@@ -76,11 +77,11 @@ def verdict(received: bytes) -> HTTPStatus | None:
             return HTTPStatus.BAD_REQUEST
         return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if len(received) > LARGEST_HEAD else None
     head, have = received[: end + 2], len(received) - end - 4
-    if have >= HELD_BODY or _EXPECTS.search(head):
+    chunked, length = _CHUNKED.search(head), _LENGTH.search(head)
+    if have >= HELD_BODY or _EXPECTS.search(head) or (chunked and length):
         return HTTPStatus.OK
-    if _CHUNKED.search(head):
+    if chunked:
         return HTTPStatus.OK if have and received.endswith(b"\r\n\r\n") else None
-    length = _LENGTH.search(head)
     return HTTPStatus.OK if length is None or have >= int(length[1]) else None
 
 
@@ -91,11 +92,12 @@ class _Incoming(SocketUnreader):
         super().__init__(sock)
         self._slow = slow
         self._started = 0.0
+        self._received = 0
         self._is_slow = False
 
     def start(self) -> None:
         """A thread takes over."""
-        self._started = time.monotonic()
+        self._started, self._received = time.monotonic(), 0
 
     def end(self) -> None:
         """The thread is done."""
@@ -105,23 +107,24 @@ class _Incoming(SocketUnreader):
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """Give what has come, or wait; raises ``TimeoutError``."""
-        waited = time.monotonic() - self._started
         if not self._is_slow:
-            self.sock.settimeout(max(_PATIENCE - waited, 0.001))
             try:
-                return self._receive(size_hint)
+                return self._receive(size_hint, _GRACE_SECONDS + self._received / _BYTES_A_SECOND)
             except TimeoutError:
                 self._is_slow = self._slow.acquire(blocking=False)
                 if not self._is_slow:
                     raise
-        self.sock.settimeout(max(BODY_SECONDS - waited, 0.001))
-        return self._receive(size_hint)
+        return self._receive(size_hint, BODY_SECONDS)
 
-    def _receive(self, size_hint: int | None) -> bytes:
+    def _receive(self, size_hint: int | None, seconds: float) -> bytes:
+        """Wait until so many seconds after the start."""
+        self.sock.settimeout(max(self._started + min(seconds, BODY_SECONDS) - time.monotonic(), 0.001))
         try:
-            return self.sock.recv(min(max(size_hint or 0, _LEAST_READ), _MOST_READ))
+            data = self.sock.recv(min(max(size_hint or 0, _LEAST_READ), _MOST_READ))
         finally:
             self.sock.settimeout(_ANSWER_SECONDS)
+        self._received += len(data)
+        return data
 
 
 class Connection(TConn):
@@ -169,7 +172,7 @@ class Worker(ThreadWorker):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.slow = threading.BoundedSemaphore(_SLOW_THREADS)
+        self.slow = threading.BoundedSemaphore(_SLOW_PLACES)
         self._arriving: OrderedDict[Connection, None] = OrderedDict()
         self._lingering: OrderedDict[Connection, None] = OrderedDict()
         self._held = 0

@@ -448,4 +448,3 @@ begin
 end $$;
 comment on function grant_roles() is 'Makes the roles where that is possible, and gives each its rights on what is there now; gives the names of roles that are missing. Every `receiver migrate` does it, so a new view needs nothing of its own.';
 revoke execute on function grant_roles() from public;
-select grant_roles();

@@ -212,7 +212,7 @@ comment on column cost_daily.cost_by_segment is 'Sum of price * segments: use th
 
 create view report_sources as
 with recursive days (day) as (
-  (select received_at::date from delivery_report order by received_at limit 1)
+  (select r.received_at::date from delivery_report r order by r.received_at limit 1)
   union
   select (select r.received_at::date from delivery_report r
           where r.received_at >= (days.day + 1)::timestamptz order by r.received_at limit 1)

@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     body: bytes = NO_REPORTS
     status: int = 200
     content_type: str = "application/json"
-    headers: dict[str, str] = {}
+    headers: tuple[tuple[str, str], ...] = ()
     announced: int | None = None
 
 
@@ -68,8 +68,11 @@ def scripted_provider() -> Iterator[ScriptedProvider]:
             answer = provider.answer(Asked(self.path, self.headers.get("Authorization")))
             self.send_response(answer.status)
             length = len(answer.body) if answer.announced is None else answer.announced
-            headers = {"Content-Type": answer.content_type, "Content-Length": str(length), **answer.headers}
-            for name, value in headers.items():
+            for name, value in (
+                ("Content-Type", answer.content_type),
+                ("Content-Length", str(length)),
+                *answer.headers,
+            ):
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(answer.body)

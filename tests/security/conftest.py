@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ SECRET, NEXT_SECRET = "sesame-of-infobip", "sesame-of-infobip-2"
 OTHER_SECRET = "sesame-of-messaging-plus"
 TOKEN = "token-of-application-1"
 MAX_BODY_BYTES = 2_000_000
+
+
+_SOURCES = itertools.cycle(range(256))  # nobody is throttled, except where that is meant
 
 
 class Answer(NamedTuple):
@@ -80,7 +84,9 @@ def _is_whole(received: bytes) -> bool:
 
 
 def request(path: str, body: bytes = b"", *headers: str, method: str = "POST", length: bool = True) -> bytes:
-    """The bytes of a request that asks to close the connection."""
+    """The bytes of a request that asks to close the connection, from a source of its own unless it names one."""
     lines = [f"{method} {path} HTTP/1.1", "Host: receiver", "Connection: close", *headers]
+    if not any(header.startswith("X-Forwarded-For") for header in headers):
+        lines.append(f"X-Forwarded-For: 10.{next(_SOURCES)}.0.1")
     lines += [f"Content-Length: {len(body)}"] * length
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

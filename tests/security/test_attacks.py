@@ -83,8 +83,8 @@ def test_a_wrong_secret_opens_nothing(exposed: Web, database_url: str, secret: s
         request("/webhooks/infobip", PUSH, basic(secret)),
         request("/webhooks/infobip", PUSH, basic("", user=secret)),
         request(f"/webhooks/infobip?secret={quoted}", PUSH),
-        request(f"/webhooks/infobip/{quoted}", PUSH, basic(SECRET)),  # the path decides where there is one
-    )[: 4 if not secret else 5]:
+        request(f"/webhooks/infobip/x{quoted}", PUSH, basic(SECRET)),  # the path decides where there is one
+    ):
         answer = exchange(exposed, raw)
         assert_safe(answer, 401)
         assert "WWW-Authenticate: Basic " in answer.text
@@ -92,7 +92,7 @@ def test_a_wrong_secret_opens_nothing(exposed: Web, database_url: str, secret: s
         for path in ("/sent/infobip", "/sent/messaging-plus"):
             header = b"Authorization: Bearer " + secret.replace("\0", "").encode() + b"\r\n\r\n"
             answer = exchange(exposed, request(path, length=False).replace(b"\r\n\r\n", b"\r\n" + header))
-            assert_safe(answer, 401 if secret != "blank" else 400)
+            assert_safe(answer, 401)
     assert_nothing_stored(database_url)
 
 
@@ -118,7 +118,7 @@ HEADERS = {
 def test_a_header_that_only_looks_like_credentials_opens_nothing(
     exposed: Web, database_url: str, headers: list[str]
 ) -> None:
-    assert_safe(exchange(exposed, request("/webhooks/infobip", PUSH, *headers)), 401)
+    assert_safe(exchange(exposed, request("/webhooks/infobip", PUSH, *headers)), 400, 401)
     assert_nothing_stored(database_url)
 
 
@@ -145,8 +145,8 @@ def test_wrong_secrets_take_the_same_time_whatever_they_resemble(exposed: Web) -
             for candidate in candidates:
                 raw = request(f"/webhooks/infobip/{candidate}", PUSH).replace(b"Connection: close\r\n", b"")
                 started = time.perf_counter()
-                client.sendall(raw.replace(b"Host", b"X-Forwarded-For: 198.51.100.7\r\nHost"))
-                assert first_answer(client).status in (401, 429)
+                client.sendall(raw)
+                assert first_answer(client).status == 401
                 taken[candidate].append(time.perf_counter() - started)
     medians = [statistics.median(times) for times in taken.values()]
     assert max(medians) - min(medians) < 0.5 * statistics.median(medians) + 0.001
@@ -212,7 +212,7 @@ def test_what_follows_a_refused_request_is_not_executed(exposed: Web, database_u
     """Its body, unread, must not be taken for the next request."""
     for refused in (
         framed(f"Content-Length: {len(HIDDEN) + 70_000}", body=b" " * 70_000 + HIDDEN, path="/webhooks/infobip/no"),
-        framed("Transfer-Encoding: chunked", body=b"5\r\nhello\r\n" + HIDDEN, path="/webhooks/infobip/no"),
+        framed("Transfer-Encoding: chunked", body=CHUNKED + HIDDEN + b"\r\n\r\n", path="/webhooks/infobip/no"),
         framed("Expect: 100-continue", f"Content-Length: {len(HIDDEN)}", body=HIDDEN, path="/webhooks/infobip/no"),
     ):
         with connect(exposed) as client:
@@ -234,7 +234,7 @@ def test_a_request_in_one_with_the_next_is_answered_in_order(exposed: Web) -> No
 # --- paths
 
 PATHS = [
-    f"//webhooks/infobip/{SECRET}",
+    f"/webhooks//infobip/{SECRET}",
     f"/x/../webhooks/infobip/{SECRET}",
     f"/webhooks/./infobip/{SECRET}",
     f"/webhooks/infobip/../infobip/{SECRET}",
@@ -443,11 +443,11 @@ def with_field(name: str, value: str, n: int) -> dict[str, Any]:
 def test_what_stands_in_a_field_is_never_executed(exposed: Web, database_url: str, evil: str) -> None:
     execute(database_url, "insert into sent_batch (provider, batch_id, source) values ('infobip', 'canary', 'sent')")
     body = {"results": [with_field(name, evil, n) for n, name in enumerate(FIELDS)]}
-    answer = exchange(exposed, request(PATH, json.dumps(body).encode(), f"Content-Type: {evil[:1]}x"))
+    answer = exchange(exposed, request(PATH, json.dumps(body).encode()))
     assert answer.status == 200, answer
     assert json.loads(answer.text.partition("\r\n\r\n")[2])["received"] == len(FIELDS)
     kept = select(database_url, "select callback_data from message_status where callback_data is not null")
-    assert kept in ([evil], [evil.replace("\0", "\ufffd")], [evil.replace("\0", "")]), kept
+    assert kept == ([] if "\0" in evil else [evil])  # Postgres text takes no NUL: that one is in quarantine
     assert count(database_url, "sent_batch") == 1
     rows = count(database_url, "message_status") + count(database_url, "quarantine")
     assert rows == len(FIELDS)

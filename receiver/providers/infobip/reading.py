@@ -17,6 +17,8 @@ from receiver.reports import DeliveryReport, Reading
 
 REPORT = "delivery_report"
 _SCHEMA = EntrySchema()
+_MOST_ENTRIES = 20_000
+"""A push has at most 2,000, a page 1,000 (10,000 in old days). A body of millions would keep everybody waiting."""
 # Kinds by the key that gives them away, for objects without a status and for bodies without results
 _KINDS = {
     "seenAt": "seen",
@@ -70,6 +72,8 @@ def _read_all(entries: object, name: str, channel: str | None) -> Reading:
     if not isinstance(entries, list):
         refused.add(0, f"{name}: Not a valid list.", entries)
         return Reading(REPORT, [], refused.listed(), entries=1)
+    if len(entries) > _MOST_ENTRIES:
+        raise Unreadable(f"more than {_MOST_ENTRIES} {name}")
     reports: list[DeliveryReport] = []
     others: list[str] = []
     for item, entry in enumerate(entries):

@@ -1,0 +1,149 @@
+"""What a warehouse gets: every message of a time once, exactly, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.server import environment
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+LAST_DAY = ("--from", "2026-03-29", "--to", "2026-03-30")
+_MANY = 200_000
+_MEGABYTES = 200
+"""That many messages are 80 MB as CSV and twice as much in Python."""
+
+
+@pytest.fixture
+def messages(database_url: str) -> str:
+    """Four messages of 28 and 29 March: sent just before and at midnight, without sent_at, and odd in every text."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            """
+            insert into message_status (provider, message_id, destination, status, is_final, sent_at, price, sender,
+                                        source, report_count, has_conflict, first_seen_at, updated_at)
+            values
+              ('infobip', 'before', '1', 'sent', false, '2026-03-28T23:59:59.999Z', null, null, 'push', 1, false,
+               '2026-03-29T00:00:01Z', '2026-03-29T00:00:01Z'),
+              ('infobip', 'midnight', '2', 'delivered', true, '2026-03-29T02:00+02:00', 0.0001, 'a "b", c' || e'\n' || 'ü',
+               'push', 1, false, '2026-03-29T00:00:01Z', '2026-03-29T00:00:01Z'),
+              ('messaging_plus', 'no times', '3', 'delivered', true, null, null, '', 'pull', 1, true,
+               '2026-03-29T12:00:00.123456Z', '2026-03-29T12:00Z'),
+              ('messaging_plus', 'next day', '4', 'pending', false, null, null, null, 'pull', 1, false,
+               '2026-03-30T00:00Z', '2026-03-30T00:00Z')
+            """
+        )
+    return database_url
+
+
+@pytest.fixture
+def run(messages: str) -> Run:
+    def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "receiver", "export", *arguments],
+            env={**environment(), "DATABASE_URL": messages, "PGTZ": "Asia/Tokyo"},
+            capture_output=True,
+            check=False,
+            timeout=50,
+            **more,
+        )
+
+    return run
+
+
+def test_csv_has_the_messages_of_these_days_and_nothing_else(run: Run) -> None:
+    done = run(*LAST_DAY)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout.decode(), newline="")))
+    assert sorted(row["message_id"] for row in rows) == ["midnight", "no times"]
+    odd = next(row for row in rows if row["message_id"] == "midnight")
+    assert (odd["sender"], odd["price"], odd["sent_at"]) == ('a "b", c\nü', "0.0001", "2026-03-29 00:00:00+00")
+    assert done.stderr == b"", "no progress bar where there is no terminal"
+
+
+def test_a_file_is_there_when_it_is_whole(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "messages.csv"
+    assert run(*LAST_DAY, "--output", str(target)).returncode == 0
+    assert target.read_bytes() == run(*LAST_DAY).stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["messages.csv"]
+
+
+def test_parquet_keeps_types_and_every_digit(run: Run, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    target = tmp_path / "messages.parquet"
+    done = run(*LAST_DAY, "--format", "parquet", "--output", str(target))
+    assert done.returncode == 0, done.stderr
+    rows = {row["message_id"]: row for row in parquet.read_table(target).to_pylist()}
+    assert rows["midnight"]["price"] == Decimal("0.0001")
+    assert rows["midnight"]["sent_at"] == datetime(2026, 3, 29, tzinfo=UTC)
+    assert rows["midnight"]["status"] == "delivered"
+    assert rows["no times"]["has_conflict"] is True
+    assert rows["no times"]["sent_at"] is None
+    assert rows["no times"]["first_seen_at"] == datetime(2026, 3, 29, 12, 0, 0, 123456, tzinfo=UTC)
+    assert set(rows) == {"midnight", "no times"}
+
+
+def test_an_empty_period_is_a_header_or_an_empty_table(run: Run, tmp_path: Path) -> None:
+    assert run("--from", "2020-01-01", "--to", "2020-01-02").stdout.startswith(b"provider,channel,message_id,")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    target = tmp_path / "none.parquet"
+    assert (
+        run("--from", "2020-01-01", "--to", "2020-01-02", "--format", "parquet", "--output", str(target)).returncode
+        == 0
+    )
+    assert parquet.read_table(target).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--from", "yesterday", "--to", "2026-01-01"), ("--to", "2026-01-01"), (*LAST_DAY, "--format", "x")]
+)
+def test_wrong_use_is_told(run: Run, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).returncode == 2
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
+    done = run(*LAST_DAY, "--output", str(tmp_path / "none" / "messages.csv"))
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_memory_does_not_grow_with_the_messages(run: Run, messages: str, tmp_path: Path, file_format: str) -> None:
+    if file_format == "parquet":
+        pytest.importorskip("pyarrow")
+    with psycopg.connect(messages, autocommit=True) as connection:
+        connection.execute(
+            """
+            insert into message_status (provider, message_id, destination, status, is_final, sent_at, sender, callback_data,
+                                        source, report_count, has_conflict, first_seen_at, updated_at)
+            select 'infobip', n, '5', 'delivered', true, '2026-03-29T12:00Z', repeat('s', 20), repeat(md5(n::text), 8), 'push',
+                   1, false, '2026-03-29T12:00Z', '2026-03-29T12:00Z'
+            from generate_series(1, %s) n
+            """,
+            [_MANY],
+        )
+    target = tmp_path / "many"
+    code = (
+        "import resource, sys; from receiver.cli import main; status = main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "export", *LAST_DAY, "--format", file_format, "--output", str(target)],
+        env={**environment(), "DATABASE_URL": messages},
+        capture_output=True,
+        check=True,
+        timeout=50,
+    )
+    assert int(done.stdout) / 1024 < _MEGABYTES * (1 if file_format == "csv" else 2)
+    if file_format == "csv":
+        with target.open(newline="") as lines:
+            assert sum(1 for _ in csv.reader(lines)) == _MANY + 3
