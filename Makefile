@@ -7,7 +7,7 @@ BIN := .venv/bin
 VERSION := $(shell $(PYTHON) -c 'import sys, venv, ensurepip; sys.version_info >= (3, 11) and print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 INSTALLED := .venv/installed-$(VERSION)
 
-.PHONY: run test lint format bench lock clean faults test-pgbouncer
+.PHONY: run test lint audit format bench bench-data bench-analysts lock clean faults test-pgbouncer
 
 run: $(INSTALLED)
 	@exec $(BIN)/python -m dev.run
@@ -27,6 +27,17 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory audit
+
+# Known vulnerabilities of what production runs, asked of the public list once a day. Without a connection it says so and
+# passes: what cannot be asked is no finding.
+AUDIT := uv tool run --quiet pip-audit@2.10.1 --vulnerability-service osv --timeout 5 --progress-spinner off --disable-pip \
+	--require-hashes --requirement requirements.txt
+audit: $(INSTALLED)
+	@test -n "$$(find .venv/audited -mtime -1 -newer requirements.txt 2>/dev/null)" || \
+		if $(BIN)/$(AUDIT) > .venv/audit.txt 2>&1; then touch .venv/audited; echo "no known vulnerabilities"; \
+		elif grep -q "known vulnerabilit" .venv/audit.txt; then cat .venv/audit.txt; exit 1; \
+		else echo "make: dependencies were not audited, there is no connection to the list of vulnerabilities"; fi
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
@@ -34,6 +45,13 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# make bench-data ROWS=1000000 (default) makes messages to look at; make bench-analysts ROWS="1000000 5000000" measures
+bench-data: $(INSTALLED)
+	$(BIN)/python -m benchmarks.data $(if $(ROWS),--rows $(ROWS))
+
+bench-analysts: $(INSTALLED)
+	$(BIN)/python -m benchmarks.analysts $(ROWS)
 
 $(INSTALLED): requirements.txt requirements-test.txt
 	@test -n "$(VERSION)" || { echo "make: $(PYTHON) must be Python 3.11 or later with venv (on Debian: apt install python3-venv); choose another with make PYTHON=..." >&2; exit 1; }

@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 _GROUP_REPORTS = 2_000
 """A group is closed when it holds as many reports: a larger one saves nothing more and makes its members wait."""
 _PATIENCE_WHEN_DOWN = 1.0
-"""Seconds that a request waits while the last commit has failed or is late: no thread is held for long by a database that says
-nothing, and one that is back at work commits within them."""
+"""Seconds that a request waits while the last commit has failed or is late: a database that says nothing holds no
+thread for long, and one that is back at work commits within them."""
 
 
 @dataclass(slots=True)

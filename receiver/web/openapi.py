@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from apispec import APISpec
@@ -113,10 +114,12 @@ _PROBLEMS = {
     "429": "Too many wrong credentials from this address.",
     "503": "The database cannot commit or answer now: again later, see Retry-After.",
 }
-_ANY_BODY = {
-    "required": True,
-    "description": "As the provider sends it; gzip and deflate are understood.",
-    "content": {"application/json": {"schema": {"type": "object"}}, "application/xml": {"schema": {"type": "object"}}},
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "As the provider writes it; gzip and deflate are understood.",
+        "content": {kind: {"schema": {"type": "object"}} for kind in ("application/json", "application/xml")},
+    }
 }
 
 
@@ -127,24 +130,27 @@ def description(slugs: list[str]) -> dict[str, Any]:
         receiver.__version__,
         "3.0.3",
         info={"description": "Delivery reports, one right row per message."},
-        plugins=[MarshmallowPlugin(schema_name_resolver=lambda schema: _name(schema))],
+        plugins=[MarshmallowPlugin(schema_name_resolver=_name)],
     )
     spec.components.security_scheme("secret", {"type": "http", "scheme": "basic"})
     spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
     provider = _parameter("provider", {"type": "string", "enum": slugs})
     secret = _parameter("secret", {"type": "string", "minLength": 1})
     message_id = _parameter("message_id", {"type": "string", "minLength": 1})
-    pushed = "400 401 403 404 408 413 429 503"
-    webhook = "A provider's callback"
-    _add(spec, "post", "/webhooks/{provider}", webhook, CountsSchema, pushed, "secret", provider)
-    _add(spec, "post", "/webhooks/{provider}/{secret}", webhook, CountsSchema, pushed, None, provider, secret)
-    sent = "The provider's answer to a send request, forwarded unchanged"
-    _add(spec, "post", "/sent/{provider}", sent, CountsSchema, "400 401 404 408 413 429 503", "token", provider)
-    message = "Current status and history of a message"
-    path = "/messages/{provider}/{message_id}"
-    _add(spec, "get", path, message, MessageSchema, "401 404 429 503", "token", provider, message_id)
-    _add(spec, "get", "/healthz", "The process lives", HealthSchema, "")
-    _add(spec, "get", "/readyz", "The database answers and is migrated", HealthSchema, "503")
+    webhook = _operation("A provider's callback", CountsSchema, "400 401 403 404 408 413 429 503") | _BODY
+    sent = _operation("The provider's answer to a send request", CountsSchema, "400 401 404 408 413 429 503") | _BODY
+    message = _operation("Current status and history of a message", MessageSchema, "401 404 429 503")
+    by_token: dict[str, Any] = {"security": [{"token": []}]}
+    paths = {
+        "/webhooks/{provider}": {"post": {**webhook, "security": [{"secret": []}], "parameters": [provider]}},
+        "/webhooks/{provider}/{secret}": {"post": {**webhook, "parameters": [provider, secret]}},
+        "/sent/{provider}": {"post": {**sent, **by_token, "parameters": [provider]}},
+        "/messages/{provider}/{message_id}": {"get": {**message, **by_token, "parameters": [provider, message_id]}},
+        "/healthz": {"get": _operation("The process lives", HealthSchema, "")},
+        "/readyz": {"get": _operation("The database answers and is migrated", HealthSchema, "503")},
+    }
+    for path, operations in paths.items():
+        spec.path(path, operations=copy.deepcopy(operations))  # apispec writes into what it is given
     return spec.to_dict()
 
 
@@ -157,26 +163,12 @@ def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _add(
-    spec: APISpec,
-    method: str,
-    path: str,
-    summary: str,
-    answer: type[Schema],
-    problems: str,
-    security: str | None = None,
-    *parameters: dict[str, Any],
-) -> None:
+def _operation(summary: str, answer: type[Schema], problems: str) -> dict[str, Any]:
     responses = {"200": {"description": "OK", "content": {"application/json": {"schema": answer}}}}
     for status in problems.split():
         content = {"application/problem+json": {"schema": ProblemSchema}}
         responses[status] = {"description": _PROBLEMS[status], "content": content}
-    operation: dict[str, Any] = {"summary": summary, "parameters": list(parameters), "responses": responses}
-    if security:
-        operation["security"] = [{security: []}]
-    if method == "post":
-        operation["requestBody"] = _ANY_BODY
-    spec.path(path, operations={method: operation})
+    return {"summary": summary, "responses": responses}
 
 
 @blueprint.get("/openapi.json")

@@ -88,7 +88,7 @@ comment on function erased_body(bytea, text, text) is 'A body with an alias in t
 create function content_digest(report jsonb) returns bytea
 language sql immutable set timezone = 'UTC'
 begin atomic
-  select substr(sha256(convert_to((to_jsonb(d) || jsonb_build_object('price', trim_scale(d.price))
+  select substr(sha256(convert_to(((to_jsonb(d) || jsonb_build_object('price', trim_scale(d.price)))
            - array['id', 'digest', 'channel', 'source', 'received_at', 'payload_id', 'item'])::text, 'UTF8')), 1, 16)
   from jsonb_populate_record(null::delivery_report, report) d;
 end;

@@ -46,7 +46,7 @@ class PgBouncer:
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
-        self._directory = Path(tempfile.mkdtemp(prefix="receiver-pgbouncer-", dir="/tmp"))  # noqa: S108 - mode 0700
+        self._directory = Path(tempfile.mkdtemp(prefix="receiver-pgbouncer-", dir="/tmp"))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -121,4 +121,3 @@ def patiently(question: Callable[[], _Answer], seconds: float = 30) -> _Answer:
 
     wait_for(asked, seconds)
     return answers[0]
-

@@ -25,8 +25,8 @@ class Proxy:
     The next exchanges (request and answer) suffer what ``plan`` holds, one each:
     ``reset after request``: the request arrives, its answer does not. ``half of the request``, ``half of the answer``:
     then a reset. ``delay``: the answer comes ``seconds`` late. ``duplicate``: the request arrives twice, over two
-    connections, and the second answer is the one that is passed on. Requests whose path begins with ``only`` suffer, all others pass.
-    Every answer to them comes ``lag`` seconds late.
+    connections, and the second answer is the one that is passed on. Only requests whose path begins with ``only``
+    suffer. Every answer to them comes ``lag`` seconds late.
     """
 
     def __init__(self, target: Address, seconds: float = 0.3, lag: float = 0, only: str = "/") -> None:

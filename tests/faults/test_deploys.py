@@ -21,9 +21,7 @@ from tests.integration.server import count, finished, select, wait_for
 _ROWS = "select * from message_status order by provider, message_id, destination"
 
 
-def test_a_rolling_restart_loses_nothing(
-    new_world: Callable[..., World], report_figures: Callable[..., None]
-) -> None:
+def test_a_rolling_restart_loses_nothing(new_world: Callable[..., World], report_figures: Callable[..., None]) -> None:
     """New code is started beside the old, the router switches, and the old gets SIGTERM; three times, under load."""
     with Router(("", 0)) as router, new_world(target=router.url) as world:
         router.target = address(world.web_url)
@@ -84,7 +82,12 @@ def test_poison_stops_no_page_no_push_and_no_cycle(
         {"messageId": "p1", "to": "41790000001", "status": {"groupId": "x"}},
         {"messageId": "p\x002", "to": "4179\ud8000002", "status": {"groupId": 3, "id": 5}},
         {"messageId": "p" * 20_000, "to": "41790000003", "status": {"groupId": 3, "id": 5}},  # no index takes it
-        {"messageId": "p4", "to": "41790000004", "status": {"groupId": 3, "id": 5}, "price": {"pricePerMessage": 1e400}},
+        {
+            "messageId": "p4",
+            "to": "41790000004",
+            "status": {"groupId": 3, "id": 5},
+            "price": {"pricePerMessage": 1e400},
+        },
         [[[[]]]],
         None,
     ]

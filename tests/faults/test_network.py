@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from dev.postgres import Server
 from tests.faults.proxy import Proxy, address
 from tests.faults.world import World
 from tests.integration.server import select, wait_for
@@ -48,3 +49,22 @@ def test_one_time_answers_through_a_bad_network(
     if fault != "delay":
         assert outcomes[0] == "network_error", "a cut answer is never read as a whole one"
         assert figures["repaired from logs"] > 0
+
+
+def test_an_answer_waits_for_a_database_that_has_gone(
+    new_world: Callable[..., World], server: Server, report_figures: Callable[..., None]
+) -> None:
+    """Facebook has no log: what was handed out while the database died is in the memory of the reconciler alone."""
+    with new_world() as world, Proxy(address(world.sandbox.url), lag=1, only="/facebook/1/reports") as slow:
+        world.provider_url = slow.url
+        world.sandbox.send_infobip(50, "delivered", "facebook", push=False)
+        assert world.sandbox.push_all()
+        reconciler = world.start_reconciler(INFOBIP_CHANNELS="facebook")
+        assert slow.held.wait(20)
+        server.kill()
+        wait_for(lambda: "answer_waits_for_database" in reconciler.said)
+        server.start()
+        figures = world.settle_as_it_is()
+    report_figures(**figures)
+    assert figures["one-time reads handed out"] == 50
+    assert figures["handed out and missing"] == 0

@@ -24,7 +24,8 @@ SPACE = "receiver_small"
 DISK_MIB = 64
 THREADS_AT_MOST = 16 + 10  # those that serve, and a few of gunicorn's, of the pool's and of the committer's
 MEBIBYTES_AT_MOST = 40  # more than before the trouble
-_SERVICE = "select pid from pg_stat_activity where application_name = 'receiver' and pid <> pg_backend_pid()"
+_SERVICE = "select pid from pg_stat_activity where application_name = 'receiver'"
+_END_SERVICE = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'receiver'"
 
 
 class Troubles:
@@ -71,7 +72,7 @@ class Troubles:
         with ExitStack() as others:
             asking = others.enter_context(psycopg.connect(self._url, autocommit=True))
             while asking.execute(_SERVICE).fetchall():
-                asking.execute(f"select pg_terminate_backend(pid) from ({_SERVICE}) service (pid)")
+                asking.execute(_END_SERVICE)
                 while self._take(others):
                     pass
             yield

@@ -17,7 +17,8 @@ from tests.integration.server import count, select, wait_for
 # Two GETs of one one-time store that were under way at the same time.
 _OVERLAPS = """
   select a.id, b.id from pull a join pull b on a.endpoint = b.endpoint and a.id < b.id
-  where a.endpoint = '/sms/1/reports' and tstzrange(a.started_at, a.finished_at) && tstzrange(b.started_at, b.finished_at)
+  where a.endpoint = '/sms/1/reports'
+    and tstzrange(a.started_at, a.finished_at) && tstzrange(b.started_at, b.finished_at)
 """
 _FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
@@ -80,8 +81,7 @@ def test_clocks_that_are_wrong_and_jump_do_not_matter(
         _everybody_is_at_work(world)
         for jump in ("-3d", "+30d", "-1d"):
             jumping.write_text(jump)
-            pulls = count(world.witness_url, "pull")
-            wait_for(lambda pulls=pulls: count(world.witness_url, "pull") > pulls + 3)
+            _wait_for_pulls(world, 3)
         figures = world.settle_as_it_is()
         overlaps = select(world.witness_url, _OVERLAPS)
         wrong = select(
@@ -95,6 +95,11 @@ def test_clocks_that_are_wrong_and_jump_do_not_matter(
 
 def _everybody_is_at_work(world: World) -> None:
     wait_for(lambda: all('"pulled"' in one.said or '"store_is_taken' in one.said for one in world.reconcilers))
+
+
+def _wait_for_pulls(world: World, more: int) -> None:
+    pulls = count(world.witness_url, "pull")
+    wait_for(lambda: count(world.witness_url, "pull") >= pulls + more)
 
 
 def _full_pulls(world: World) -> list[int]:

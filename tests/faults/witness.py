@@ -102,7 +102,7 @@ def _unacknowledged(sandbox: Sandbox) -> dict[tuple[str, str, str], list[Any]]:
 
 
 def _better(reports: list[Any], row: Any) -> Iterator[tuple[str, bool]]:
-    best = max((_rank(seen.is_final, seen.done_at, seen.status) for seen in row.reports if not seen.of_reused_id))
+    best = max(_rank(seen.is_final, seen.done_at, seen.status) for seen in row.reports if not seen.of_reused_id)
     for is_final, done_at, status in reports:
         if _rank(is_final, done_at, status) > best:
             yield status, is_final

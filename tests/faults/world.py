@@ -19,7 +19,7 @@ from tests.faults import witness
 from tests.faults.platform import Kept, patiently
 from tests.integration.server import execute, free_port, wait_for
 
-SECRET, TOKEN = "sesame", "token"
+SECRET, TOKEN = "sesame-of-the-fault-tests", "token-of-the-fault-tests"
 DEADLINE = 2.0
 """Seconds; WEBHOOK_DEADLINE_SECONDS of the service under test."""
 _KEYS = {"infobip_webhook_secret": SECRET, "messaging_plus_webhook_secret": SECRET, "api_token": TOKEN}

@@ -19,7 +19,18 @@ import requests
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "tests" / "samples"
-_OURS = ("INFOBIP_", "MESSAGING_PLUS_", "RECONCILE_", "OVERDUE_", "GIVE_UP_", "RAW_", "MAX_BODY_", "WEBHOOK_")
+_OURS = (
+    "INFOBIP_",
+    "MESSAGING_PLUS_",
+    "RECONCILE_",
+    "OVERDUE_",
+    "GIVE_UP_",
+    "RAW_",
+    "MAX_BODY_",
+    "WEBHOOK_",
+    "HISTORY_",
+    "TRUSTED_",
+)
 _OURS_TOO = ("DATABASE_URL", "API_TOKENS", "PORT", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS")
 
 

@@ -29,7 +29,8 @@ def test_with_a_migrated_database_it_lives_and_is_ready(web: Web) -> None:
 
 
 def test_without_any_database_it_lives_and_is_not_ready() -> None:
-    with serving(DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", INFOBIP_WEBHOOK_SECRETS="sesame-of-infobip") as web:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    with serving(DATABASE_URL=nowhere, INFOBIP_WEBHOOK_SECRETS="sesame-of-infobip") as web:
         assert web.get("/healthz").status_code == 200
         answer = web.get("/readyz")
         assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from receiver.sandbox import Sandbox, SandboxConfig
 from tests.integration.server import Web, execute, finished, locked, sample, serving
 
-HOOK, OTHER_HOOK, TOKEN, WRONG = "planted hook/ä+1", "planted-hook-2", "planted-token", "planted-wrong"
+HOOK, OTHER_HOOK, TOKEN, WRONG = "planted hook/ä+1", "planted-hook-of-tests", "planted-token-of-tests", "planted-wrong"
 KEY, OTHER_KEY = "planted-key-1", "planted&key=2"
 NUMBER = "41790000001"
 

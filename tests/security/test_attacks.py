@@ -1,4 +1,4 @@
-"""What attackers try, over a socket: it is answered as it should be, at once, and nothing of it is stored or executed."""
+"""What attackers try, over a socket: it is answered as it should be and at once, and is neither stored nor executed."""
 
 from __future__ import annotations
 
@@ -368,8 +368,7 @@ def test_a_broken_packed_body_is_unreadable_and_kept(exposed: Web, database_url:
 
 def memory(web: Web) -> int:
     """Bytes that the largest process of a service has had at most."""
-    pids = [pid for pid in (web.pid, *children(web.pid))]
-    return max(peak(pid) for pid in pids)
+    return max(peak(pid) for pid in (web.pid, *children(web.pid)))
 
 
 def children(pid: int) -> list[int]:

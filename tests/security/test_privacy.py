@@ -102,11 +102,11 @@ def fill(connection: Connection) -> None:
     receipt = {"messageuuid": "u", "batchuuid": "b", "destination": f"+{NUMBER}", "delivered": True}
     store.record(connection, [store.read(MESSAGING_PLUS, Source.PUSH, json.dumps(receipt).encode())])
     connection.execute(
-        "insert into pull (provider, endpoint, source, params, batch_id) values ('infobip', '/sms/1/logs', 'log', %s, %s)",
+        "insert into pull (provider, endpoint, source, params, batch_id) values ('infobip', '/', 'log', %s, %s)",
         [json.dumps({"messageId": f"a,{NUMBER}-7"}), f"bulk-{NUMBER}"],
     )
     connection.execute(
-        "insert into message_check (provider, endpoint, message_id) values ('infobip', '/sms/1/logs', %s)",
+        "insert into message_check (provider, endpoint, message_id) values ('infobip', '/', %s)",
         [f"{NUMBER}-7"],
     )
     connection.execute("insert into sent_batch (batch_id) values (%s)", [f"bulk-{NUMBER}"])
@@ -125,7 +125,7 @@ def test_a_forgotten_number_is_in_no_table(connection: Connection) -> None:
 
 
 def test_other_people_keep_their_messages_and_their_evidence(connection: Connection) -> None:
-    others = "select provider, message_id, destination, status from message_status where destination = %s and message_id like 'm-%%'"
+    others = "select message_id, status from message_status where destination = %s and message_id ~ '^m' order by 1"
     fill(connection)
     before = connection.execute(others, [OTHER]).fetchall()
     connection.execute("delete from payload")
@@ -137,7 +137,7 @@ def test_other_people_keep_their_messages_and_their_evidence(connection: Connect
     push(connection, body=body)
     forget(connection)
     alias = select_alias(connection)
-    assert connection.execute(others, [OTHER]).fetchall() == [*before, ("infobip", "m-8", OTHER, "delivered")]
+    assert connection.execute(others, [OTHER]).fetchall() == [*before, ("m-8", "delivered")]
     [kept] = connection.execute("select body from payload").fetchone() or ()
     assert kept == body.replace(NUMBER.encode(), alias.encode())
 
@@ -150,7 +150,7 @@ def select_alias(connection: Connection) -> str:
 
 def test_counts_stay_as_they_were(connection: Connection) -> None:
     fill(connection)
-    counted = "select count(*), count(distinct destination), sum(report_count), count(*) filter (where is_final) from message_status"
+    counted = "select count(*), count(distinct destination), count(*) filter (where is_final) from message_status"
     before = connection.execute(counted).fetchone()
     forget(connection)
     assert connection.execute(counted).fetchone() == before
@@ -326,7 +326,7 @@ def age(connection: Connection, by: timedelta = LONG_AGO) -> None:
         "update pull set started_at = started_at - %s",
         "update sent_batch set learned_at = learned_at - %s",
         "update message_check set next_check_at = next_check_at - %s",
-        "insert into log_range (provider, endpoint, sent_since, sent_until) values ('infobip', '/', now() - %s, now() - %s)",
+        "insert into log_range values (default, 'infobip', '/', now() - %s, now() - %s)",
     ):
         connection.execute(statement, [by] * statement.count("%s"))
 
@@ -353,7 +353,7 @@ def test_raw_bodies_go_first_and_history_later(
     configuration = configured(RAW_RETENTION_DAYS="30", HISTORY_RETENTION_DAYS="100")
     push(connection, entry(), entry(status=26))
     age(connection, timedelta(days=29))
-    assert pruned(connection, configuration) == ["2 look-ups in logs"][1:]
+    assert pruned(connection, configuration) == []
     age(connection, timedelta(days=2))
     assert pruned(connection, configuration) == ["1 raw bodies"]
     age(connection, timedelta(days=68))

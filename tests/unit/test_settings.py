@@ -18,10 +18,10 @@ def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Only the variable that has no default."""
     for name in list(os.environ):
         if name.startswith(
-            ("INFOBIP_", "MESSAGING_PLUS_", "RECONCILE_", "OVERDUE_", "GIVE_UP_", "RAW_", "MAX_", "WEB")
+            ("INFOBIP_", "MESSAGING_PLUS_", "RECONCILE_", "OVERDUE_", "GIVE_UP_", "RAW_", "MAX_", "WEB", "HISTORY_")
         ):
             monkeypatch.delenv(name)
-    for name in ("API_TOKENS", "PORT"):
+    for name in ("API_TOKENS", "PORT", "TRUSTED_PROXY_HOPS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABASE_URL", URL)
     return monkeypatch
@@ -62,12 +62,13 @@ def test_given_values(env: pytest.MonkeyPatch) -> None:
 
 
 def test_lists_are_for_rotation(env: pytest.MonkeyPatch) -> None:
-    env.setenv("API_TOKENS", " new, old ,,new, 1e5,0.10 ")
-    env.setenv("INFOBIP_WEBHOOK_SECRETS", "a,b")
+    new, old, odd = "new-token-of-tests", "old-token-of-tests", "1e5000000000000000"
+    env.setenv("API_TOKENS", f" {new}, {old} ,,{new}, {odd} ")
+    env.setenv("INFOBIP_WEBHOOK_SECRETS", f"{old},{new}")
     env.setenv("MESSAGING_PLUS_WEBHOOK_SECRETS", ",")
     found = settings.load()
-    assert found.api_tokens == ("new", "old", "1e5", "0.10")
-    assert [provider.webhook_secrets for provider in found.providers] == [("a", "b"), ()]
+    assert found.api_tokens == (new, old, odd)
+    assert [provider.webhook_secrets for provider in found.providers] == [(old, new), ()]
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
@@ -78,9 +79,9 @@ def test_both_schemes_of_database_urls(env: pytest.MonkeyPatch, scheme: str) -> 
 
 def test_all_that_is_secret_is_known_and_not_shown(env: pytest.MonkeyPatch) -> None:
     planted = {
-        "API_TOKENS": "planted-token-1,planted-token-2",
-        "INFOBIP_WEBHOOK_SECRETS": "planted-hook/1",
-        "MESSAGING_PLUS_WEBHOOK_SECRETS": "planted-hook-2",
+        "API_TOKENS": "planted-token-of-tests,planted-token-of-tests-2",
+        "INFOBIP_WEBHOOK_SECRETS": "planted-hook/of-tests",
+        "MESSAGING_PLUS_WEBHOOK_SECRETS": "planted-hook-of-tests",
         "INFOBIP_API_KEY": "planted-key-1",
         "INFOBIP_USERNAME": "user",
         "INFOBIP_PASSWORD": "planted-password-1",
@@ -89,7 +90,7 @@ def test_all_that_is_secret_is_known_and_not_shown(env: pytest.MonkeyPatch) -> N
     for name, value in planted.items():
         env.setenv(name, value)
     found = settings.load()
-    expected = {"planted-password", "planted-hook%2F1"}
+    expected = {"planted-password", "planted-hook%2Fof-tests"}
     expected |= {word for name, value in planted.items() if name != "INFOBIP_USERNAME" for word in value.split(",")}
     assert expected <= set(found.secrets())
     assert "planted" not in repr(found)
@@ -100,7 +101,7 @@ def test_what_is_off_is_said_in_a_line_each(env: pytest.MonkeyPatch) -> None:
     assert [line.split(":")[0] for line in said] == ["infobip"] * 2 + ["messaging_plus"] * 2 + [
         "/sent and /messages are off"
     ]
-    env.setenv("API_TOKENS", "token")
+    env.setenv("API_TOKENS", "token-of-the-tests")
     assert len(settings.load().off()) == 4
 
 
@@ -127,6 +128,10 @@ WRONG = [
         )
         for value in ("0", "-1", "nan", "inf", "1e300", "1e10", "planted", "1 planted")
     ),
+    *((name, "planted") for name in ("API_TOKENS", "INFOBIP_WEBHOOK_SECRETS", "MESSAGING_PLUS_WEBHOOK_SECRETS")),
+    ("HISTORY_RETENTION_DAYS", "planted"),
+    ("WEBHOOK_ALLOWED_SOURCES", "192.0.2.0/24,planted"),
+    ("TRUSTED_PROXY_HOPS", "-1"),
     ("INFOBIP_BASE_URL", "planted"),
     ("INFOBIP_BASE_URL", "https://user:planted@host"),
     ("MESSAGING_PLUS_BASE_URL", "ftp://planted"),

@@ -60,10 +60,10 @@ def test_without_variables_a_provider_is_off_and_says_so(env: pytest.MonkeyPatch
 
 
 def test_with_all_variables_nothing_is_off(env: pytest.MonkeyPatch) -> None:
-    one = infobip(env, **IB_URL, INFOBIP_API_KEY="key", INFOBIP_WEBHOOK_SECRETS=" new , old,")
+    one = infobip(env, **IB_URL, INFOBIP_API_KEY="key", INFOBIP_WEBHOOK_SECRETS=" the-new-sesame-1 , the-old-sesame-1,")
     assert (one.off(), one.can_pull, one.base_url) == ((), True, "https://x.api.infobip.com")
-    assert one.webhook_secrets == ("new", "old")
-    other = messaging_plus(env, MESSAGING_PLUS_API_KEY="key", MESSAGING_PLUS_WEBHOOK_SECRETS="s")
+    assert one.webhook_secrets == ("the-new-sesame-1", "the-old-sesame-1")
+    other = messaging_plus(env, MESSAGING_PLUS_API_KEY="key", MESSAGING_PLUS_WEBHOOK_SECRETS="another-sesame-1")
     assert (other.off(), other.can_pull, other.base_url) == ((), True, "https://mplus.instagiv.com")
 
 

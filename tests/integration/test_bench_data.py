@@ -1,0 +1,57 @@
+"""The benchmark's made-up messages are what record() would have written for the bodies that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from psycopg.rows import namedtuple_row
+
+from benchmarks import data
+from receiver import store
+from receiver.database import Connection, connect
+from receiver.providers.base import Provider
+from receiver.providers.infobip import Infobip
+from receiver.providers.messaging_plus import MessagingPlus
+from receiver.reports import DeliveryReport, Source
+
+PROVIDERS: dict[str, Provider] = {"infobip": Infobip(), "messaging_plus": MessagingPlus()}
+MESSAGES = 4000
+
+
+@pytest.fixture(scope="module")
+def connection(_migrated_url: str) -> Iterator[Connection]:
+    data.fill(_migrated_url, MESSAGES, 20, data.end_of_data())
+    with connect(_migrated_url) as connection:
+        yield connection
+
+
+def test_there_are_as_many_as_were_asked_for(connection: Connection) -> None:
+    assert connection.execute("select count(*), count(distinct status) from message_status").fetchall() == [(MESSAGES, 6)]
+
+
+def test_status_follows_from_the_history(connection: Connection) -> None:
+    rows = connection.execute("select messages, changed from rebuild(row('', '', '')::message_key, %s)", [2 * MESSAGES])
+    assert rows.fetchall() == [(MESSAGES, 0)]
+
+
+def test_the_history_follows_from_the_bodies(connection: Connection) -> None:
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        bodies = cursor.execute("select * from payload").fetchall()
+        history = {row.payload_id: row for row in cursor.execute("select * from delivery_report").fetchall()}
+    assert len(bodies) == len(history) > MESSAGES
+    for body in bodies:
+        reading = store.read(
+            PROVIDERS[body.provider], Source(body.source), body.body, body.content_type, channel=body.channel
+        ).reading
+        [report] = reading.reports
+        expected = history[body.id]
+        assert report == DeliveryReport(**{name: getattr(expected, name) for name in DeliveryReport._fields})
+
+
+def test_all_indexes_are_back(connection: Connection) -> None:
+    invalid = connection.execute("select count(*) from pg_index where not indisvalid").fetchall()
+    keys = connection.execute(
+        "select count(*) from pg_constraint where contype in ('p', 'u') and conrelid = any(%s::regclass[])", [data.FILLED]
+    ).fetchall()
+    assert (invalid, keys) == ([(0,)], [(4,)])
