@@ -59,7 +59,7 @@ def fill(url: str, rows: int, days: int, end: datetime) -> float:
     """Fill a migrated, empty database; gives the messages a second that were made, indexes included."""
     started = time.monotonic()
     with psycopg.connect(url, autocommit=True) as connection:
-        with _without_indexes(connection), tqdm(total=rows, desc="messages", disable=None) as bar:
+        with _without_indexes(connection, url), tqdm(total=rows, desc="messages", disable=None) as bar:
             chunks = [(first, min(first + _CHUNK, rows + 1)) for first in range(1, rows + 1, _CHUNK)]
             with ThreadPoolExecutor(_CORES) as pool:
                 for made in pool.map(lambda chunks: _make(url, chunks, rows, days, end), _split(chunks)):
@@ -94,7 +94,7 @@ def _make(url: str, chunks: list[tuple[int, int]], rows: int, days: int, end: da
 
 
 @contextmanager
-def _without_indexes(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def _without_indexes(connection: psycopg.Connection[Any], url: str) -> Iterator[None]:
     indexes = connection.execute(_INDEXES, [FILLED]).fetchall()
     for name, relation, definition, _ in indexes:
         if name:
@@ -103,7 +103,7 @@ def _without_indexes(connection: psycopg.Connection[Any]) -> Iterator[None]:
             connection.execute(f"drop index {definition.split()[2 if 'UNIQUE' not in definition else 3]}")
     yield
     with ThreadPoolExecutor(_CORES) as pool:
-        list(pool.map(lambda index: _make_index(connection.info.dsn, *index), indexes))
+        list(pool.map(lambda index: _make_index(url, *index), indexes))
 
 
 def _make_index(url: str, name: str | None, relation: str, definition: str, key: str) -> None:

@@ -181,9 +181,11 @@ def _forget(configuration: settings.Settings, options: argparse.Namespace) -> in
 
 def _export(configuration: settings.Settings, options: argparse.Namespace) -> int:
     period = export.Period(options.since, options.until)
-    with connect(configuration.database_url) as connection:
-        with _progress(export.count(connection, period), "export") as bar:
-            export.export(connection, options.output, options.format, period, bar.update)
+    with (
+        connect(configuration.database_url) as connection,
+        _progress(export.count(connection, period), "export") as bar,
+    ):
+        export.export(connection, options.output, options.format, period, bar.update)
     return 0
 
 

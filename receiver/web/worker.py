@@ -5,19 +5,21 @@ and the body dribble in, and stops the whole loop for two seconds when a client 
 
 * a request gets its thread once its head and the first 64 KiB of its body are there, within ``REQUEST_SECONDS``;
 * the rest of a larger body has ``BODY_SECONDS``, and only a few threads may wait for one that comes slowly;
+* whoever has authenticated before goes first: strangers share a few threads, and only so many a second get one;
 * when there are too many connections, the one that has been silent for longest is closed;
 * closing a connection waits for nobody.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import selectors
 import socket
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
@@ -37,6 +39,11 @@ _GRACE_SECONDS, _BYTES_A_SECOND = 0.3, 100_000
 """Who is slower than this, after the grace, needs one of the places for slow bodies."""
 _SLOW_PLACES = 4
 """Of the threads of a worker, how many may wait for slow bodies."""
+_STRANGER_THREADS, _STRANGERS_A_SECOND = 4, 100
+"""A flood of wrong secrets costs no more than these. Ten times as many strangers as a service has callers may come at
+once, and wait a second at most; after its first success a caller is none."""
+_MOST_KNOWN = 1_000
+"""Callers; a few are usual, but Basic takes any user name."""
 _LINGER_SECONDS = 2.0
 """After our last byte, for a client that is still sending: a reset would destroy the answer on its way."""
 
@@ -51,9 +58,14 @@ _LEAST_READ, _MOST_READ = 8 * 1024, 1024 * 1024
 _SPARE = 16
 """Connections below the limit of the worker at which silent ones are closed for new ones."""
 
+AUTHENTICATED = "receiver.authenticated"
+"""Key of the WSGI environment that the application sets once the credentials were right."""
+
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n")
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding:")
 _EXPECTS = re.compile(rb"(?i)\r\nexpect:")
+_AUTHORIZATION = re.compile(rb"(?i)\r\nauthorization:([^\r]*)\r\n")
+_TARGET = re.compile(rb"[^ ]* ([^ ?]*)")
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n")
 
 _STATUSES = {
@@ -83,6 +95,16 @@ def verdict(received: bytes) -> HTTPStatus | None:
     if chunked:
         return HTTPStatus.OK if have and received.endswith(b"\r\n\r\n") else None
     return HTTPStatus.OK if length is None or have >= int(length[1]) else None
+
+
+def caller(received: bytes) -> bytes:
+    """What tells one caller from another before anything is checked: a digest of the credentials or else of the path.
+
+    It decides who is served first and nothing else.
+    """
+    head = received[: received.find(b"\r\n\r\n") + 2]
+    found = _AUTHORIZATION.search(head) or _TARGET.match(head)
+    return hashlib.sha256(found[1].strip() if found else b"").digest()
 
 
 class _Incoming(SocketUnreader):
@@ -140,6 +162,8 @@ class Connection(TConn):
         """Bytes that have come and are not read yet."""
         self.due = 0.0
         """When waiting for it ends."""
+        self.caller = b""
+        self.is_stranger = False
 
     def receive(self) -> bytes:
         """Take what has come without waiting; gives all that is unread. Raises ``OSError`` when the client is gone."""
@@ -176,6 +200,10 @@ class Worker(ThreadWorker):
         self._arriving: OrderedDict[Connection, None] = OrderedDict()
         self._lingering: OrderedDict[Connection, None] = OrderedDict()
         self._held = 0
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._strangers: deque[Connection] = deque()
+        self._strangers_inside = 0
+        self._next_stranger = 0.0
 
     # --- in the loop: requests arrive
 
@@ -207,10 +235,37 @@ class Worker(ThreadWorker):
             self._wait(conn)
             return
         self._take_out(conn, held)
-        if status is HTTPStatus.OK:
+        if status is not HTTPStatus.OK:
+            self._refuse(conn, status)
+            return
+        conn.caller = caller(conn.incoming.buf.getvalue())
+        if conn.caller in self._known:
             super().enqueue_req(conn)
         else:
-            self._refuse(conn, status)
+            self._strangers.append(conn)
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """Give strangers threads, as far as they may have them now."""
+        while self._strangers:
+            is_known = self._strangers[0].caller in self._known  # by now
+            now = time.monotonic()
+            if not is_known and (self._strangers_inside >= _STRANGER_THREADS or now < self._next_stranger):
+                break
+            conn = self._strangers.popleft()
+            if not is_known:
+                conn.is_stranger = True
+                self._strangers_inside += 1
+                # Seldom ones are let in at once: a tenth of a second may be used up together.
+                self._next_stranger = max(self._next_stranger + 1 / _STRANGERS_A_SECOND, now - 0.1)
+            super().enqueue_req(conn)
+
+    def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
+        """Wait no longer than until the next stranger may come in."""
+        if self._strangers and self._strangers_inside < _STRANGER_THREADS:
+            timeout = min(timeout or 0, max(self._next_stranger - time.monotonic(), 0))
+        super().wait_for_and_dispatch_events(timeout)
+        self._let_in()
 
     def _wait(self, conn: Connection) -> None:
         if conn not in self._arriving:
@@ -241,6 +296,8 @@ class Worker(ThreadWorker):
             idle = self.keepalived_conns.popleft()
             self.poller.unregister(idle.sock)
             self._close(idle)
+        while self._strangers and self._is_full():
+            self._close(self._strangers.popleft())
         while (conn := _first(self._arriving)) and (conn.due <= now or self._is_full() or self._held > _MOST_HELD):
             self._take_out(conn, conn.held)
             self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT)
@@ -256,6 +313,9 @@ class Worker(ThreadWorker):
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Close without waiting for the client; the rest is gunicorn's."""
+        if conn.is_stranger:
+            conn.is_stranger = False
+            self._strangers_inside -= 1
         if fs.cancelled() or fs.exception() or not fs.result():
             self._linger(conn)
         else:
@@ -304,7 +364,12 @@ class Worker(ThreadWorker):
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Serve a request that was understood."""
         conn.sock.settimeout(_ANSWER_SECONDS)
-        return super().handle_request(req, conn)
+        goes_on = super().handle_request(req, conn)
+        if getattr(req, "is_authenticated", False) and conn.caller not in self._known:  # see gunicorn.conf.py
+            self._known[conn.caller] = None
+            if len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
+        return goes_on
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what is no HTTP; gunicorn would repeat it in the answer and in the log."""

@@ -50,7 +50,9 @@ left join lateral (
          (array_agg(p.error order by p.started_at desc))[1] as last_error,
          (array_agg(p.endpoint order by p.started_at desc))[1] as endpoint
   from pull p
-  where p.provider = w.provider and p.source = 'pull' and p.started_at >= w.first_seen_at
+  where p.provider = w.provider and p.source = 'pull'
+    and p.started_at >= coalesce(b.learned_at, w.first_seen_at)  -- a batch's first pull may name the message
+    and p.endpoint <> '/dr-responses'  -- asks for codes, not for messages
     and (p.batch_id = b.batch_id or (b.batch_id is null and p.batch_id is null
          and (p.channel = w.channel or p.channel is null or w.channel is null)))
   having count(*) > 0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 NO_REPORTS = b'{"results":[]}'
-NO_CODES = b"[]"
+NOTHING = {"/dr-responses": b"[]", "/batch": b'{"counts":{"total":0,"delivered":0,"failed":0},"details":[]}'}
 
 
 class Asked(NamedTuple):
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
 
 class ScriptedProvider:
-    """Answers below ``url``: what ``answers`` has for a path, and otherwise that there is nothing."""
+    """Answers what ``answers`` has for a path (``/batch`` for all batches), and otherwise that there is nothing."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -53,9 +53,8 @@ class ScriptedProvider:
 
     def answer(self, asked: Asked) -> Answer:
         self.asked.append(asked)
-        found = next((answer for path, answer in self.answers.items() if asked.path.startswith(path)), None)
-        if found is None:
-            return Answer(NO_CODES if asked.path == "/dr-responses" else NO_REPORTS)
+        store = f"/{asked.path.split('/')[1]}" if asked.path.startswith("/batch/") else asked.path
+        found = self.answers.get(store, Answer(NOTHING.get(store, NO_REPORTS)))
         return found(asked) if callable(found) else found
 
 

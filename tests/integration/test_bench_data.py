@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from psycopg.rows import namedtuple_row
@@ -19,15 +20,22 @@ PROVIDERS: dict[str, Provider] = {"infobip": Infobip(), "messaging_plus": Messag
 MESSAGES = 4000
 
 
-@pytest.fixture(scope="module")
-def connection(_migrated_url: str) -> Iterator[Connection]:
-    data.fill(_migrated_url, MESSAGES, 20, data.end_of_data())
-    with connect(_migrated_url) as connection:
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    data.fill(database_url, MESSAGES, 20, data.end_of_data())
+    with connect(database_url) as connection:
         yield connection
 
 
+def rows(connection: Connection, statement: str) -> list[Any]:
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        return list(cursor.execute(statement))
+
+
 def test_there_are_as_many_as_were_asked_for(connection: Connection) -> None:
-    assert connection.execute("select count(*), count(distinct status) from message_status").fetchall() == [(MESSAGES, 6)]
+    assert connection.execute("select count(*), count(distinct status) from message_status").fetchall() == [
+        (MESSAGES, 6)
+    ]
 
 
 def test_status_follows_from_the_history(connection: Connection) -> None:
@@ -36,9 +44,8 @@ def test_status_follows_from_the_history(connection: Connection) -> None:
 
 
 def test_the_history_follows_from_the_bodies(connection: Connection) -> None:
-    with connection.cursor(row_factory=namedtuple_row) as cursor:
-        bodies = cursor.execute("select * from payload").fetchall()
-        history = {row.payload_id: row for row in cursor.execute("select * from delivery_report").fetchall()}
+    bodies = rows(connection, "select * from payload")
+    history = {row.payload_id: row for row in rows(connection, "select * from delivery_report")}
     assert len(bodies) == len(history) > MESSAGES
     for body in bodies:
         reading = store.read(
@@ -52,6 +59,7 @@ def test_the_history_follows_from_the_bodies(connection: Connection) -> None:
 def test_all_indexes_are_back(connection: Connection) -> None:
     invalid = connection.execute("select count(*) from pg_index where not indisvalid").fetchall()
     keys = connection.execute(
-        "select count(*) from pg_constraint where contype in ('p', 'u') and conrelid = any(%s::regclass[])", [data.FILLED]
+        "select count(*) from pg_constraint where contype in ('p', 'u') and conrelid = any(%s::regclass[])",
+        [data.FILLED],
     ).fetchall()
     assert (invalid, keys) == ([(0,)], [(4,)])

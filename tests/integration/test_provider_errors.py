@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import cycle as cycle_through
 from typing import Any, NamedTuple
 
 import pytest
 
 from receiver import overview, settings
 from receiver.database import connect
+from receiver.providers.infobip import provider as infobip_module
 from receiver.sandbox import Sandbox
 from tests.integration.conftest import SECRET
 from tests.integration.provider import Answer, ScriptedProvider, scripted_provider
@@ -44,6 +46,12 @@ STORES = [
     Store("/dr-responses", sample("messaging_plus/dr_responses.json"), "messaging_plus"),
 ]
 stores = pytest.mark.parametrize("store", STORES, ids=lambda store: store.path)
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two questions to a log; it is tested with the logs."""
+    monkeypatch.setattr(infobip_module, "_LOG_PAUSE", 0.0)
 
 
 @pytest.fixture
@@ -97,12 +105,16 @@ def operators_line(url: str, store: Store) -> str:
 
 
 @stores
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503])
-def test_an_error_in_any_style_is_an_error(
-    provider: ScriptedProvider, pull: Callable[[], bool], database_url: str, store: Store, status: int
+def test_an_error_of_any_status_and_style_is_an_error(
+    provider: ScriptedProvider, pull: Callable[[], bool], database_url: str, store: Store
 ) -> None:
-    for number, error in enumerate(ERRORS.values(), 1):
-        provider.answers[store.path] = error._replace(status=status)
+    styles = cycle_through(ERRORS.values())
+    statuses = [400, 401, 403, 404, 429, 500, 502, 503]
+    answers = [error._replace(status=status) for status, error in zip(statuses, styles, strict=False)]
+    answers += [error._replace(status=401) for error in ERRORS.values()]
+    for number, answer in enumerate(answers, 1):
+        status = answer.status
+        provider.answers[store.path] = answer
         concerns_one_question = (status in (400, 404) and store.path == "/batch") or (
             status == 400 and store.path == "/sms/1/logs"
         )
@@ -112,7 +124,7 @@ def test_an_error_in_any_style_is_an_error(
         assert f"http_error  {status}" in operators_line(database_url, store)
         assert len(provider.asked_for(store.path)) == number  # nothing is asked twice in a cycle
     kept = "select body, kind from payload join pull on pull.id = pull_id where endpoint = %s order by payload.id"
-    assert select(database_url, kept, store.path) == [(error.body, "error") for error in ERRORS.values()]
+    assert select(database_url, kept, store.path) == [(answer.body, "error") for answer in answers]
     assert count(database_url, "quarantine") == 0
 
 
@@ -149,14 +161,14 @@ def test_a_200_that_does_not_answer_the_question_is_an_error(
 
 
 @stores
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(
-    provider: ScriptedProvider, pull: Callable[[], bool], database_url: str, store: Store, status: int
+    provider: ScriptedProvider, pull: Callable[[], bool], database_url: str, store: Store
 ) -> None:
     """It would hand our key to another host, and what it leads to is no answer of the provider."""
-    provider.answers[store.path] = Answer(store.good, status, headers=(("Location", "/elsewhere"),))
-    assert not pull()
-    assert last_pull(database_url, store) == ("http_error", status, None, None)
+    for status in (301, 302, 303, 307, 308):
+        provider.answers[store.path] = Answer(store.good, status, headers=(("Location", "/elsewhere"),))
+        assert not pull()
+        assert last_pull(database_url, store) == ("http_error", status, None, None)
     assert provider.asked_for("/elsewhere") == []
     assert statuses(database_url, "status::text") == ["pending"]
 
@@ -213,13 +225,13 @@ def test_an_answer_in_xml_is_read(
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("spelling", ["seconds", "date"])
 def test_retry_after_is_honoured(
-    provider: ScriptedProvider, pull: Callable[[], bool], cycle: Cycle, database_url: str, status: int, spelling: str
+    provider: ScriptedProvider, cycle: Cycle, database_url: str, status: int, spelling: str
 ) -> None:
     until = datetime.now(UTC) + timedelta(seconds=120)
     retry_after = "120" if spelling == "seconds" else format_datetime(until, usegmt=True)
     answer = Answer(PLAIN_HTML, status, "text/html", (("Retry-After", retry_after),))
     provider.answers["/sms/1/reports"] = answer
-    assert not pull()
+    assert not cycle(INFOBIP_BASE_URL=provider.url, MESSAGING_PLUS_BASE_URL=provider.url)
     [rest] = select(database_url, "select not_before - now() from pull_lease where endpoint = '/sms/1/reports'")
     assert 110 < rest.total_seconds() <= 121
     assert cycle(INFOBIP_BASE_URL=provider.url, MESSAGING_PLUS_BASE_URL=provider.url)
