@@ -11,7 +11,12 @@ from psycopg import errors
 from psycopg.abc import RV, PQGen
 
 _CANCEL_SECONDS = 1.0
-"""A server that does not take a cancellation within this time is frozen or gone, and has nothing to cancel."""
+"""How long a caller waits for its cancellation."""
+_CANCEL_PATIENCE = 900.0
+"""Seconds that a cancellation may take in the background. PgBouncer before 1.19.1 dies when a client hangs up before
+the server has taken its cancellation (https://github.com/pgbouncer/pgbouncer/issues/801)."""
+_cancellations = threading.BoundedSemaphore(2)
+"""So many may be under way: a server that has not taken these is frozen or gone, and takes no other."""
 
 
 class Connection(psycopg.Connection[Any]):
@@ -28,10 +33,19 @@ class Connection(psycopg.Connection[Any]):
         except errors._WaitTimeout:
             # A session that waits for a lock does not notice that its client has gone: without a word they would pile
             # up until the server takes no more, and all write in the end what was promised to nobody.
-            with suppress(psycopg.Error):
-                self.cancel_safe(timeout=_CANCEL_SECONDS)
+            if _cancellations.acquire(blocking=False):
+                cancelling = threading.Thread(target=self._cancel, name="cancel", daemon=True)
+                cancelling.start()
+                cancelling.join(_CANCEL_SECONDS)
             self.pgconn.finish()
             raise psycopg.OperationalError("the database did not answer in time") from None
+
+    def _cancel(self) -> None:
+        try:
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=_CANCEL_PATIENCE)
+        finally:
+            _cancellations.release()
 
 
 def connect(url: str, patience: float | None = None) -> Connection:

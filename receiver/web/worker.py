@@ -243,6 +243,7 @@ class Worker(ThreadWorker):
             super().enqueue_req(conn)
         else:
             self._strangers.append(conn)
+            self._held += conn.held
             self._let_in()
 
     def _let_in(self) -> None:
@@ -253,6 +254,7 @@ class Worker(ThreadWorker):
             if not is_known and (self._strangers_inside >= _STRANGER_THREADS or now < self._next_stranger):
                 break
             conn = self._strangers.popleft()
+            self._held -= conn.held
             if not is_known:
                 conn.is_stranger = True
                 self._strangers_inside += 1
@@ -296,11 +298,13 @@ class Worker(ThreadWorker):
             idle = self.keepalived_conns.popleft()
             self.poller.unregister(idle.sock)
             self._close(idle)
-        while self._strangers and self._is_full():
-            self._close(self._strangers.popleft())
         while (conn := _first(self._arriving)) and (conn.due <= now or self._is_full() or self._held > _MOST_HELD):
             self._take_out(conn, conn.held)
             self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT)
+        while self._strangers and (self._is_full() or self._held > _MOST_HELD):
+            conn = self._strangers.popleft()
+            self._held -= conn.held
+            self._close(conn)
         if not self.alive:
             for conn in [conn for conn in self._arriving if not conn.held]:
                 self._take_out(conn, conn.held)

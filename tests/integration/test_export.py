@@ -20,8 +20,8 @@ from tests.integration.server import environment
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 LAST_DAY = ("--from", "2026-03-29", "--to", "2026-03-30")
 _MANY = 100_000
-_MEGABYTES = {"csv": 100, "parquet": 250}
-"""The program itself takes 65, with the library 130; that many messages would take 250 more in Python."""
+_MEGABYTES = {"csv": 75, "parquet": 280}
+"""Taken are 52 and 200, most of it programs; with all these messages in memory it would be 96 and 360."""
 
 
 @pytest.fixture

@@ -566,6 +566,23 @@ def test_more_connections_than_we_can_have_push_out_the_silent_ones(exposed: Web
             client.close()
 
 
+def test_who_has_authenticated_goes_before_a_flood_of_strangers(exposed: Web) -> None:
+    assert exchange(exposed, request(PATH, PUSH)).status == 200
+    flood = [connect(exposed) for _ in range(200)]
+    try:
+        for client in flood:
+            client.sendall(request("/webhooks/infobip/wrong", PUSH))
+        assert exchange(exposed, request(PATH, PUSH)).status == 200
+        flood[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):  # it came before, and still waits
+            flood[-1].recv(1)
+        flood[-1].settimeout(20)
+        assert_safe(first_answer(flood[-1]), 401)
+    finally:
+        for client in flood:
+            client.close()
+
+
 # --- start
 
 

@@ -179,8 +179,8 @@ def provoke(web: Web, url: str) -> dict[str, str]:
 def places(_migrated_url: str) -> dict[str, str]:
     """All that a full run has printed, answered and stored."""
     url = _migrated_url
-    keys = {name: SECRETS[f"{name.upper()}"] for name in ("infobip_api_key", "messaging_plus_api_key")}
-    with Sandbox(SandboxConfig(**keys, time_scale=0.00001)) as sandbox:
+    key, other_key = SECRETS["INFOBIP_API_KEY"], SECRETS["MESSAGING_PLUS_API_KEY"]
+    with Sandbox(SandboxConfig(infobip_api_key=key, messaging_plus_api_key=other_key, time_scale=0.00001)) as sandbox:
         variables = {
             **SECRETS,
             "DATABASE_URL": make_conninfo(url, password=DATABASE_PASSWORD),
@@ -218,8 +218,8 @@ def places(_migrated_url: str) -> dict[str, str]:
         status, found[f"receiver {verb}"] = finished(verb, **variables)
         assert status == 0, verb
     nowhere = f"postgres://planted:{quote(DATABASE_PASSWORD, safe='')}@127.0.0.1:1/planted"
-    for verb in (("migrate",), ("reconcile", "--once")):
-        status, found[f"{verb[0]} without a database"] = finished(*verb, **{**variables, "DATABASE_URL": nowhere})
+    for words in (("migrate",), ("reconcile", "--once")):
+        status, found[f"{words[0]} without a database"] = finished(*words, **{**variables, "DATABASE_URL": nowhere})
         assert status == 1
     _, found["a wrong setting"] = finished("status", **{**variables, "RAW_RETENTION_DAYS": WRONG})
     _, found["a wrong URL"] = finished(

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -73,6 +73,13 @@ def everything(connection: Connection) -> str:
     return "\n".join(found)
 
 
+def one(connection: Connection, query: LiteralString) -> Any:
+    """The one value of the one row of a query."""
+    rows = connection.execute(query).fetchall()
+    assert [len(row) for row in rows] == [1]
+    return rows[0][0]
+
+
 def status_rows(connection: Connection) -> list[Any]:
     return connection.execute("select * from message_status order by message_id, destination").fetchall()
 
@@ -88,7 +95,7 @@ def fill(connection: Connection) -> None:
     """The number wherever a number can be: as itself, within ids and callback data, in bodies of all kinds."""
     push(connection, entry(callbackData="of them"), entry("m-2", OTHER, callbackData=f"instead of {NUMBER}"))
     push(connection, entry("m-1", status=26), entry(f"{NUMBER}-7", OTHER), {"to": f"+{NUMBER}", "messageId": 1})
-    push(connection, entry("m-3", OTHER, bulkId=f"bulk-{NUMBER}", **{"from": NUMBER}))
+    push(connection, {**entry("m-3", OTHER, bulkId=f"bulk-{NUMBER}"), "from": NUMBER})
     push(connection, body=f'{{"results": [{{"to": "{NUMBER}'.encode())
     push(
         connection, body=json.dumps({"results": [{"from": NUMBER, "receivedAt": "x", "text": "their words"}]}).encode()
@@ -138,12 +145,12 @@ def test_other_people_keep_their_messages_and_their_evidence(connection: Connect
     forget(connection)
     alias = select_alias(connection)
     assert connection.execute(others, [OTHER]).fetchall() == [*before, ("m-8", "delivered")]
-    [kept] = connection.execute("select body from payload").fetchone() or ()
+    kept = one(connection, "select body from payload")
     assert kept == body.replace(NUMBER.encode(), alias.encode())
 
 
 def select_alias(connection: Connection) -> str:
-    [alias] = connection.execute("select alias from erasure").fetchone() or ()
+    alias = one(connection, "select alias from erasure")
     assert len(alias) == 18
     return str(alias)
 
@@ -166,7 +173,7 @@ def test_what_comes_later_about_them_does_not_bring_the_number_back(connection: 
         assert status_rows(connection) == before
     fill(connection)
     assert push(connection, body=b'{"results": [{"to": 41793026731').received == 0
-    [pull_id] = connection.execute(pull).fetchone() or ()
+    pull_id = one(connection, pull)
     answered = {
         "pull_id": pull_id,
         "outcome": "ok",
@@ -210,7 +217,7 @@ def test_what_is_read_again_or_computed_again_gives_the_same_rows(connection: Co
 
 
 def count_reports(connection: Connection) -> int:
-    [number] = connection.execute("select count(*) from delivery_report").fetchone() or ()
+    number = one(connection, "select count(*) from delivery_report")
     return int(number)
 
 
@@ -244,7 +251,7 @@ def test_an_opaque_destination_is_forgotten_too(connection: Connection, destinat
 
 
 def count_erasures(connection: Connection) -> int:
-    [number] = connection.execute("select count(*) from erasure").fetchone() or ()
+    number = one(connection, "select count(*) from erasure")
     return int(number)
 
 
@@ -282,7 +289,7 @@ def test_an_erasure_that_was_interrupted_is_completed_by_the_next(connection: Co
 
 
 def select_alias_first(connection: Connection) -> str:
-    [alias] = connection.execute("select distinct alias from erasure").fetchone() or ()
+    alias = one(connection, "select distinct alias from erasure")
     return str(alias)
 
 
