@@ -17,7 +17,7 @@ from receiver.providers.messaging_plus import MessagingPlus
 from receiver.reports import DeliveryReport, Source
 
 PROVIDERS: dict[str, Provider] = {"infobip": Infobip(), "messaging_plus": MessagingPlus()}
-MESSAGES = 4000
+MESSAGES = 2000
 
 
 @pytest.fixture

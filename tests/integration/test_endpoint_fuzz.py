@@ -224,7 +224,7 @@ def bodies(draw: st.DrawFn) -> Body:
 def is_well_formed(content: bytes) -> bool:
     """Whether XML holds only what XML can hold, in the depth that we take."""
     try:
-        return depth(ElementTree.fromstring(content)) <= MOST_LEVELS
+        return depth(ElementTree.fromstring(content)) <= MOST_LEVELS  # noqa: S314 - made here
     except (ElementTree.ParseError, ValueError):
         return False
 
@@ -297,7 +297,7 @@ def test_whatever_is_pushed(sender: Any, service: Web, database_url: str) -> Non
         deadline=None,
         derandomize=True,
         database=None,
-        phases=[Phase.generate, Phase.shrink],
+        phases=[Phase.generate],  # the body that fails is told; to make a hundred bodies smaller would take an hour
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )
     @given(st.lists(bodies(), min_size=BODIES_EACH, max_size=BODIES_EACH))

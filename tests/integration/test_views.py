@@ -174,8 +174,7 @@ def what_came() -> list[store.Arrival]:
 @pytest.fixture
 def connection(database_url: str) -> Iterator[Connection]:
     with connect(database_url) as connection:
-        for arrival in what_came():
-            store.record(connection, [arrival])
+        store.record(connection, what_came())
         yield connection
 
 
