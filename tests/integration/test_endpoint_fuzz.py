@@ -155,7 +155,7 @@ def changed(value: Any, how: list[Change]) -> Any:
             case "nest":
                 parent[key] = nested(parent[key], change.size)
             case "spell" if isinstance(parent, dict):
-                parent[str(change.odd)[:50]] = parent.pop(key)
+                parent[str(change.odd)[:50].replace("@", "")] = parent.pop(key)  # keys stay texts
             case "repeat":
                 parent[key] = [parent[key]] * change.size
             case "swap" if isinstance(parent, dict):
