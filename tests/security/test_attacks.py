@@ -338,14 +338,14 @@ def test_a_packed_body_is_read_and_kept_as_it_came(exposed: Web, database_url: s
 
 
 def test_a_bomb_is_cut_off(exposed: Web, database_url: str) -> None:
-    bomb = gzip.compress(b" " * 500_000_000, 1)
+    bomb = gzip.compress(b" " * 200_000_000)
     double = gzip.compress(gzip.compress(b" " * 50_000_000))
     before = memory(exposed)
     started = time.monotonic()
-    for packed, status in ((bomb[:MAX_BODY_BYTES], 413), (zlib.compress(b" " * 20_000_000), 413), (double, 400)):
+    for packed, status in ((bomb, 413), (zlib.compress(b" " * 20_000_000), 413), (double, 400)):
         assert_safe(exchange(exposed, request(PATH, packed, "Content-Encoding: gzip")), status)
     assert time.monotonic() - started < 5
-    assert memory(exposed) - before < 60_000_000
+    assert memory(exposed) - before < 30_000_000
     assert count(database_url, "payload") == 1  # of the double one, which is only unreadable
 
 

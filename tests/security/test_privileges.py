@@ -143,6 +143,14 @@ def test_roles_that_an_admin_makes_later_get_their_rights_with_the_next_migrate(
         assert all_of(analyst, "select * from message_status") == []
 
 
+def test_who_logs_in_as_the_role_itself_need_set_nothing(server: Server, url: str) -> None:
+    """As on platforms whose credentials are roles of their own."""
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("alter role receiver_analyst login")
+    with psycopg.connect(make_conninfo(url, user="receiver_analyst")) as analyst:
+        assert all_of(analyst, "select count(*) from message_status") == [(3,)]
+
+
 # --- analysts
 
 
