@@ -123,7 +123,7 @@ update message_check set
   next_check_at = now() + least(%(interval)s * power(2, least(checks, 20)), interval '4 hours')
 where provider = %(provider)s and endpoint = %(endpoint)s and message_id = any(%(message_ids)s);
 
--- order_repair: one-time pulls that may have lost reports, once the store answers again: the log is searched for all that was sent in its window before them
+-- order_repair: one-time pulls that may have lost reports, once the store answers again: the log is searched for all that was sent in its window before them, and a little longer, as the provider's clock may be ahead
 with lost as (
   update pull set repair_at = now()
   where provider = %(provider)s and endpoint = %(repairs)s and source = 'pull' and repair_at is null
@@ -133,7 +133,8 @@ with lost as (
   returning started_at, finished_at
 )
 insert into log_range (provider, endpoint, sent_since, sent_until)
-select %(provider)s, %(endpoint)s, min(started_at) - %(window)s, max(finished_at) from lost having count(*) > 0;
+select %(provider)s, %(endpoint)s, min(started_at) - %(window)s, max(finished_at) + interval '5 minutes'
+from lost having count(*) > 0;
 
 -- next_range: what of a log is searched now; what is older than its window it does not know any more
 select id, greatest(sent_since, now() - %(window)s) as sent_since, sent_until from log_range

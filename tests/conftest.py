@@ -60,11 +60,19 @@ def _service_server_url(database_server_url: str) -> Iterator[str]:
         yield pgbouncer.url("postgres")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "direct(why): this test cannot make sense through PgBouncer")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Through PgBouncer, run the tests that use it: all others would say the same again."""
+    """Through PgBouncer, run the tests that use it: all others would say the same again, or are marked ``direct``."""
     if THROUGH_PGBOUNCER:
         used = {"_service_server_url", "service_url"}
-        without = [item for item in items if not used & set(getattr(item, "fixturenames", ()))]
+        without = [
+            item
+            for item in items
+            if not used & set(getattr(item, "fixturenames", ())) or any(item.iter_markers("direct"))
+        ]
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
 

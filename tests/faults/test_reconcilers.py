@@ -68,18 +68,18 @@ def test_a_reconciler_that_wakes_up_after_its_lease_does_no_harm(
 def test_clocks_that_are_wrong_and_jump_do_not_matter(
     new_world: Callable[..., World], report_figures: Callable[..., None], tmp_path: Path
 ) -> None:
-    """Leases and times are the database's: processes three days ahead, behind, and jumping between both."""
+    """Leases and times are the database's: a process three days ahead, and one whose clock jumps."""
     jumping = tmp_path / "clock"
-    jumping.write_text("+3d")
-    clocks = ({"FAKETIME": "+3d"}, {"FAKETIME": "-3d"}, {"FAKETIME_TIMESTAMP_FILE": str(jumping)})
+    jumping.write_text("-3d")
+    clocks = ({"FAKETIME": "+3d"}, {"FAKETIME_TIMESTAMP_FILE": str(jumping), "FAKETIME_NO_CACHE": "1"})
     # The monotonic clock does not jump when the other is set; durations are measured with it.
-    fake = {"LD_PRELOAD": str(_FAKETIME), "DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1", "FAKETIME_NO_CACHE": "1"}
+    fake = {"LD_PRELOAD": str(_FAKETIME), "DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
     with new_world() as world:
         world.sandbox.preload(3500)
         for clock in clocks:
             world.start_reconciler(**fake, **clock)
         _everybody_is_at_work(world)
-        for jump in ("-3d", "+30d", "-1d"):
+        for jump in ("+30d", "-1d"):
             jumping.write_text(jump)
             _wait_for_pulls(world, 3)
         figures = world.settle_as_it_is()

@@ -16,6 +16,8 @@ from receiver.providers.infobip import Infobip
 from receiver.providers.messaging_plus import MessagingPlus
 from receiver.reports import DeliveryReport, Source
 
+pytestmark = pytest.mark.direct("the generator's functions are temporary, they live in a session")
+
 PROVIDERS: dict[str, Provider] = {"infobip": Infobip(), "messaging_plus": MessagingPlus()}
 MESSAGES = 2000
 

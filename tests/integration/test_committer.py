@@ -30,7 +30,7 @@ SLACK = 0.6
 
 @pytest.fixture
 def observer(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(database_url, autocommit=True, prepare_threshold=None) as connection:
         yield connection
 
 

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import count, islice
 from random import Random
 from threading import local
 from typing import Any, NamedTuple
@@ -30,6 +30,8 @@ from tests.integration.server import SAMPLES, Web, serving
 
 EXAMPLES, BODIES_EACH = 110, 20
 """Together more than 2,000 bodies."""
+LARGEST = 500_000
+"""Bytes; larger ones would take the time of a hundred others."""
 CONNECTIONS = 8
 SECRET, TOKEN = "secret-of-the-fuzz-test-0123456789", "token-of-the-fuzz-test-0123456789"
 INFOBIP, PLUS = f"/webhooks/infobip/{SECRET}", f"/webhooks/messaging-plus/{SECRET}"
@@ -96,19 +98,19 @@ ODD_TEXTS = [
     *("2015-02-12", "0001-01-01T00:00:00+2359", "9999-12-31T23:59:59-2359", "2015-02-30T00:00:00Z", "14120103123"),
     *("22", "zz", "1" * 300, "0x1F", *RAW),
 ]
-ODD = [
+ODD: list[Any] = [
     *(None, True, False, 0, 1, -1, 2**31, -(2**31) - 1, 2**63, 10**40, 0.1, 1e300, [], {}, [[]], [{}], {"": None}),
     *({"\0": 1}, {"\ud800": "\udfff"}, [None, "x", {"id": []}], "z" * 200_000, list(range(5_000))),
     *ODD_TEXTS,
 ]
 
 
-def paths(value: Any) -> list[tuple[Any, ...]]:
-    """The ways to all parts of a document, itself included."""
+def paths(value: Any, depth: int = 6) -> list[tuple[Any, ...]]:
+    """The ways to the parts of a document, itself included; not into all of what was made deep or long before."""
     found: list[tuple[Any, ...]] = [()]
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in children:
-        found += [(key, *path) for path in paths(child)]
+    for key, child in islice(children, 30 if depth else 0):
+        found += [(key, *path) for path in paths(child, depth - 1)]
     return found
 
 
@@ -141,7 +143,7 @@ def changed(value: Any, dice: Random) -> Any:
             case "retext" if isinstance(parent[key], str):
                 parent[key] = odd_text(dice)
             case "nest":
-                parent[key] = nested(parent[key], dice.choice([1, 2, 40, 333]))
+                parent[key] = nested(parent[key], dice.choice([1, 2, 40, 200]))
             case "spell" if isinstance(parent, dict):
                 parent[odd_text(dice)[:50].replace("@", "")] = parent.pop(key)  # keys stay texts
             case "repeat":
@@ -204,6 +206,8 @@ def make_body(dice: Random) -> Body:
         content = content[: dice.randint(0, len(content))] + dice.choice([b"", b"\xff", b"\0", b"}", b"<"])
     if dice.random() < 0.1:
         content_type = dice.choice(["text/plain", "", "application/xml", "application/json;charset=latin-1"])
+    if len(content) > LARGEST:
+        return make_body(dice)
     return Body(template.path, content_type, content, has_good, items)
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 import socket
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 import psycopg
 import pytest
+import structlog
 from environs import Env
+from gunicorn.config import Config
 from psycopg.conninfo import make_conninfo
 
 from receiver import logs
@@ -264,6 +267,20 @@ def test_a_planted_number_is_found_where_it_is_not_meant_to_be(places: dict[str,
 
 # --- what nobody logs on purpose
 
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Leaves the logging of the other tests as it was."""
+    root = logging.getLogger()
+    handlers, level, configuration = root.handlers[:], root.level, structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**configuration)
+    logging.captureWarnings(False)
+    sys.excepthook = sys.__excepthook__
+
+
 UNCAUGHT = f"""
 import sys, threading, warnings
 from receiver import logs
@@ -338,6 +355,16 @@ def test_secrets_that_nobody_told_us_are_known_by_their_place(text: str, clean: 
 )
 def test_a_path_shows_routes_only(path: str, shown: str) -> None:
     assert logs.shown_path(path) == shown
+
+
+def test_gunicorn_does_not_say_the_address_of_what_it_could_not_handle(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logs.GunicornLogger(Config())
+    logger.exception("Error handling request %s %s", "POST", f"/{WRONG}/{NUMBERS[0]}")
+    logger.exception("Error handling request %s", f"/webhooks%2Finfobip%2F{WRONG}")
+    assert [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()] == [
+        "Error handling request POST /[unknown]",
+        "Error handling request /webhooks/infobip/[secret]",
+    ]
 
 
 # --- who has to say what is secret
