@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import psycopg
+import structlog
 from psycopg.errors import ProgramLimitExceeded
 from psycopg.rows import namedtuple_row
 
@@ -18,6 +19,8 @@ from receiver.errors import Unreadable
 from receiver.providers.base import Provider
 from receiver.reports import DeliveryReport, Reading, Rejected, Source
 from receiver.sql import QUERIES
+
+log = structlog.get_logger(__name__)
 
 _NOTHING = Reading("unreadable", [], [])
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, ProgramLimitExceeded, ValueError, ArithmeticError)
@@ -74,7 +77,10 @@ def read(
     batch_id: str | None = None,
     payload_id: int | None = None,
 ) -> Arrival:
-    """Have a body read by its provider; never fails: what cannot be read is an arrival with an ``error``."""
+    """Have a body read by its provider; never fails: what cannot be read is an arrival with an ``error``.
+
+    So is what our reader stumbles over: its bytes are kept, and are read again once the reader is mended.
+    """
     try:
         if source is Source.SENT:
             reading = provider.read_sent(body, content_type)
@@ -83,6 +89,9 @@ def read(
         error = None
     except Unreadable as unreadable:
         reading, error = _NOTHING, str(unreadable)
+    except Exception as failure:  # one body must not stop the others of a push, a page or a cycle
+        log.exception("reader_failed", provider=provider.name, error=type(failure).__name__)
+        reading, error = _NOTHING, f"the reader failed: {type(failure).__name__}"
     return Arrival(provider.name, source, body, reading, content_type, channel, error, payload_id)
 
 

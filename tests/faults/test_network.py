@@ -7,11 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from dev.postgres import Server
+from receiver import settings
+from receiver.providers.infobip import Infobip
+from receiver.reconciler import Reconciler
 from tests.faults.proxy import Proxy, address
 from tests.faults.world import World
 from tests.integration.server import select, wait_for
 
 FAULTS = ["reset after request", "half of the request", "half of the answer", "delay", "duplicate"]
+REST = 2  # seconds
 
 
 def test_pushes_through_a_bad_network(new_world: Callable[..., World], report_figures: Callable[..., None]) -> None:
@@ -69,4 +73,46 @@ def test_an_answer_waits_for_a_database_that_has_gone(
         figures = world.settle()  # what is stored and not read is read by the next one
     report_figures(**figures)
     assert figures["one-time reads handed out"] == 50
+    assert figures["handed out and missing"] == 0
+
+
+def test_an_answer_that_breaks_its_reader_is_kept_and_read_after_the_fix(
+    new_world: Callable[..., World], report_figures: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Facebook again: the raw body is committed before anything is parsed, so that a bug of ours costs time only."""
+    with new_world() as world:
+        world.sandbox.send_infobip(50, "delivered", "facebook", push=False)
+        assert world.sandbox.push_all()
+        for name, value in world.variables(INFOBIP_CHANNELS="facebook").items():
+            monkeypatch.setenv(name, value)
+        with monkeypatch.context() as broken:
+            broken.delattr(Infobip, "read")
+            assert not Reconciler(settings.load()).cycle()
+        world.let_time_pass()
+        world.start_reconciler(INFOBIP_CHANNELS="facebook")
+        figures = world.settle_as_it_is()
+    report_figures(**figures)
+    assert figures["one-time reads handed out"] == 50
+    assert figures["handed out and missing"] == 0
+
+
+def test_a_provider_that_wants_a_rest_gets_it_and_harms_no_other(
+    new_world: Callable[..., World], report_figures: Callable[..., None]
+) -> None:
+    with new_world(drop=1) as world:
+        world.start_web()
+        world.sandbox.fault("/sms/1/reports", "error", status=429, retry_after=REST)
+        world.sandbox.send_infobip(20, push=False)
+        sent = world.sandbox.send_messaging_plus([world.sandbox.simulation.number() for _ in range(3)])
+        assert world.sandbox.forward("messaging_plus", sent) == 200
+        assert world.sandbox.push_all()
+        world.start_reconciler()
+        figures = world.settle_as_it_is()
+        refused, after = select(
+            world.witness_url, "select started_at from pull where endpoint = '/sms/1/reports' order by id limit 2"
+        )
+        batches = select(world.witness_url, "select started_at from pull where provider = 'messaging_plus'")
+    report_figures(**figures)
+    assert (after - refused).total_seconds() >= REST
+    assert min(batches) < after
     assert figures["handed out and missing"] == 0

@@ -279,6 +279,7 @@ def sender(service: Web) -> Iterator[Any]:
         yield lambda sent: list(pool.map(send, sent))
 
 
+@pytest.mark.timeout(180)  # seconds; a third of a minute where nothing else runs
 def test_whatever_is_pushed(sender: Any, service: Web, database_url: str) -> None:
     seen = dict.fromkeys(("bodies", "unreadable", "quarantined", "recorded"), 0)
 

@@ -67,7 +67,10 @@ def test_without_a_code_a_failure_is_final(sandbox: Sandbox, client: Client) -> 
     assert (row.status, row.is_final) == ("undeliverable", True)
 
 
-@pytest.mark.parametrize(("path", "status"), [(f"/batch/{uuid4()}", 404), ("/batch/none", 400), ("/batch/none/x", 404)])
+UNKNOWN = "6d26c8e8-5e58-4624-a262-2a89b4c5eae3"
+
+
+@pytest.mark.parametrize(("path", "status"), [(f"/batch/{UNKNOWN}", 404), ("/batch/none", 400), ("/batch/none/x", 404)])
 def test_unknown_batches(sandbox: Sandbox, path: str, status: int) -> None:
     key = sandbox.config.messaging_plus_api_key
     response = requests.get(f"{sandbox.url}{path}", params={"key": key}, timeout=5)
