@@ -7,7 +7,7 @@ from typing import Any
 
 from receiver import settings
 from receiver.errors import SettingsError
-from receiver.web.worker import AUTHENTICATED, HELD_BODY
+from receiver.web.worker import HELD_BODY
 
 try:
     configuration = settings.load()
@@ -56,8 +56,3 @@ def pre_request(_: Any, request: Any) -> None:
     unknown = "TRANSFER-ENCODING" in headers or "EXPECT" in headers
     if unknown or int(headers.get("CONTENT-LENGTH", 0)) >= HELD_BODY:
         request.force_close()
-
-
-def post_request(_: Any, request: Any, environ: dict[str, Any], __: Any) -> None:
-    """Tell the worker that the caller has authenticated, so that it is served first from now on."""
-    request.is_authenticated = environ.get(AUTHENTICATED, False)

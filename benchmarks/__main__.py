@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import memory, pushes, reading
+from benchmarks import flood, memory, pushes, reading
 from benchmarks.figures import Table, keep, show
 
 BENCHMARKS: dict[str, Callable[[], list[Table]]] = {
     "reading": reading.run,
     "memory": memory.run,
     "pushes": pushes.run,
+    "flood": flood.run,
 }
 
 

@@ -16,7 +16,7 @@ from werkzeug.exceptions import TooManyRequests, Unauthorized
 from receiver.providers.base import Provider
 from receiver.web import sources
 from receiver.web.service import service
-from receiver.web.worker import AUTHENTICATED
+from receiver.web.worker import welcome
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ def _require(accepted: Sequence[str], given: str | None, challenge: WWWAuthentic
     matches = [hmac.compare_digest(offered, _digest(secret)) for secret in accepted]
     if not any(matches):
         _refuse(challenge)
-    request.environ[AUTHENTICATED] = True
+    welcome()
 
 
 def _digest(text: str) -> bytes:

@@ -58,8 +58,8 @@ _LEAST_READ, _MOST_READ = 8 * 1024, 1024 * 1024
 _SPARE = 16
 """Connections below the limit of the worker at which silent ones are closed for new ones."""
 
-AUTHENTICATED = "receiver.authenticated"
-"""Key of the WSGI environment that the application sets once the credentials were right."""
+_serving = threading.local()
+"""The connection that a thread serves."""
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n")
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding:")
@@ -105,6 +105,12 @@ def caller(received: bytes) -> bytes:
     head = received[: received.find(b"\r\n\r\n") + 2]
     found = _AUTHORIZATION.search(head) or _TARGET.match(head)
     return hashlib.sha256(found[1].strip() if found else b"").digest()
+
+
+def welcome() -> None:
+    """Say, from the thread of a request and before its body is read, that its credentials were right."""
+    if conn := getattr(_serving, "connection", None):
+        conn.worker.welcome(conn)
 
 
 class _Incoming(SocketUnreader):
@@ -155,6 +161,7 @@ class Connection(TConn):
     def __init__(self, worker: Worker, client: socket.socket, address: Any, server: Any) -> None:
         super().__init__(worker.cfg, client, address, server)
         self.init()
+        self.worker = worker
         self.data_ready = True
         self.incoming = _Incoming(client, worker.slow)
         cast(RequestParser, self.parser).unreader = self.incoming
@@ -317,13 +324,16 @@ class Worker(ThreadWorker):
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Close without waiting for the client; the rest is gunicorn's."""
-        if conn.is_stranger:
-            conn.is_stranger = False
-            self._strangers_inside -= 1
+        self._leave_strangers(conn)
         if fs.cancelled() or fs.exception() or not fs.result():
             self._linger(conn)
         else:
             super().finish_request(conn, fs)
+
+    def _leave_strangers(self, conn: Connection) -> None:
+        if conn.is_stranger:
+            conn.is_stranger = False
+            self._strangers_inside -= 1
 
     def _linger(self, conn: Connection) -> None:
         try:
@@ -360,20 +370,26 @@ class Worker(ThreadWorker):
     def handle(self, conn: Any) -> Any:
         """Serve a request, with an end to all waiting."""
         conn.incoming.start()
+        _serving.connection = conn
         try:
             return super().handle(conn)
         finally:
+            _serving.connection = None
             conn.incoming.end()
+
+    def welcome(self, conn: Connection) -> None:
+        """Serve this caller first from now on, and let the next stranger in."""
+        if conn.caller not in self._known:
+            self._known[conn.caller] = None
+            if len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
+        if conn.is_stranger:
+            self.method_queue.defer(self._leave_strangers, conn)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Serve a request that was understood."""
         conn.sock.settimeout(_ANSWER_SECONDS)
-        goes_on = super().handle_request(req, conn)
-        if getattr(req, "is_authenticated", False) and conn.caller not in self._known:  # see gunicorn.conf.py
-            self._known[conn.caller] = None
-            if len(self._known) > _MOST_KNOWN:
-                self._known.popitem(last=False)
-        return goes_on
+        return super().handle_request(req, conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what is no HTTP; gunicorn would repeat it in the answer and in the log."""

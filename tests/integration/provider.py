@@ -18,7 +18,7 @@ class Asked(NamedTuple):
 
     target: str
     """As it stood in the request line."""
-    authorization: str | None
+    accept_encoding: str | None
 
     @property
     def path(self) -> str:
@@ -64,7 +64,7 @@ def scripted_provider() -> Iterator[ScriptedProvider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer = provider.answer(Asked(self.path, self.headers.get("Authorization")))
+            answer = provider.answer(Asked(self.path, self.headers.get("Accept-Encoding")))
             self.send_response(answer.status)
             length = len(answer.body) if answer.announced is None else answer.announced
             for name, value in (

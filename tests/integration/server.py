@@ -20,6 +20,7 @@ import requests
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "tests" / "samples"
 _OURS = (
+    "TRUSTED_",
     "INFOBIP_",
     "MESSAGING_PLUS_",
     "RECONCILE_",

@@ -17,7 +17,7 @@ from receiver.reports import DeliveryReport, Reading
 
 REPORT = "delivery_report"
 _SCHEMA = EntrySchema()
-_MOST_ENTRIES = 20_000
+_MOST_ENTRIES = 100_000
 """A push has at most 2,000, a page 1,000 (10,000 in old days). A body of millions would keep everybody waiting."""
 # Kinds by the key that gives them away, for objects without a status and for bodies without results
 _KINDS = {
