@@ -48,3 +48,11 @@ def unpacked(body: bytes, limit: int = 256 * 1024 * 1024) -> bytes:
     if not unpacker.eof:
         raise Unreadable("the packed body is truncated")
     return bytes(plain)
+
+
+def readable(body: bytes) -> bytes:
+    """Give what a reader should see of a stored body: unpacked, or as it is where that is not possible."""
+    try:
+        return unpacked(body)
+    except Unreadable:
+        return body

@@ -23,6 +23,7 @@ from psycopg.types.json import Jsonb
 from receiver import fetch, store
 from receiver.database import Connection, connect
 from receiver.errors import ReceiverError, Unreadable
+from receiver.packing import readable
 from receiver.providers.base import Log, Provider, Pull
 from receiver.settings import Settings
 
@@ -324,7 +325,7 @@ class Puller:
         return store.read(
             self._provider,
             pull.source,
-            answer.body or b"",
+            readable(answer.body or b""),
             answer.content_type,
             channel=pull.channel,
             batch_id=pull.batch_id,

@@ -7,8 +7,7 @@ from typing import Any
 
 from receiver import store
 from receiver.database import Connection
-from receiver.errors import Unreadable
-from receiver.packing import unpacked
+from receiver.packing import readable
 from receiver.providers.base import Provider
 from receiver.reports import Source
 
@@ -42,7 +41,7 @@ def _read_again(connection: Connection, providers: Sequence[Provider], rows: Seq
         store.read(
             by_name[row.provider],
             Source(row.source),
-            _plain(row.body),
+            readable(row.body),
             row.content_type or "",
             channel=row.channel,
             batch_id=row.batch_id,
@@ -51,11 +50,3 @@ def _read_again(connection: Connection, providers: Sequence[Provider], rows: Seq
         for row in rows
     ]
     return store.record_each(connection, arrivals)
-
-
-def _plain(body: bytes) -> bytes:
-    """What a packed body holds; a broken one as it is, which no reader can read."""
-    try:
-        return unpacked(body)
-    except Unreadable:
-        return body

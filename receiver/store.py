@@ -16,7 +16,6 @@ from psycopg.rows import namedtuple_row
 
 from receiver.database import Connection
 from receiver.errors import Unreadable
-from receiver.packing import unpacked
 from receiver.providers.base import Provider
 from receiver.reports import DeliveryReport, Reading, Rejected, Source
 from receiver.sql import QUERIES
@@ -83,11 +82,10 @@ def read(
     So is what our reader stumbles over: its bytes are kept, and are read again once the reader is mended.
     """
     try:
-        plain = unpacked(body)
         if source is Source.SENT:
-            reading = provider.read_sent(plain, content_type)
+            reading = provider.read_sent(body, content_type)
         else:
-            reading = provider.read(plain, content_type, channel, batch_id)
+            reading = provider.read(body, content_type, channel, batch_id)
         error = None
     except Unreadable as unreadable:
         reading, error = _NOTHING, str(unreadable)
