@@ -12,8 +12,10 @@ INSTALLED := .venv/installed-$(VERSION)
 run: $(INSTALLED)
 	@exec $(BIN)/python -m dev.run
 
+# Both cores, a file at a time; what breaks things on purpose then has the machine for itself.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/faults
+	$(BIN)/python -m pytest tests/faults
 
 # What breaks on purpose, at length: hundreds of kills. `make test` has the short form.
 faults: $(INSTALLED)
