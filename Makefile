@@ -17,7 +17,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/faults
 	$(BIN)/python -m pytest tests/faults
 
-# What breaks on purpose, at length: hundreds of kills. `make test` has the short form.
+# What breaks on purpose, at length: 510 kills. `make test` has the short form.
 faults: $(INSTALLED)
 	RECEIVER_FAULTS=long $(BIN)/python -m pytest tests/faults
 

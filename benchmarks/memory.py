@@ -15,24 +15,26 @@ _SIZE = 16 * 1024 * 1024
 _BUCKET = 2_000
 """The largest push that Infobip makes."""
 _LIMIT = "allowed"
-_ALLOWED_MIB = 150.0
+ALLOWED_MIB = 150.0
 
 
 def run() -> list[Table]:
     """MiB of resident memory at the peak, over the idle process."""
     cases = {
-        "json, 2,000 reports with long texts": _full_bucket(bodies.as_json),
-        "json, as many usual reports as fit": _filled(bodies.as_json),
-        "xml, 2,000 reports with long texts": _full_bucket(bodies.as_xml("reportResponse")),
-        "xml, as many usual reports as fit": _filled(bodies.as_xml("reportResponse")),
+        "json, 2,000 reports with long texts": full_bucket(bodies.as_json),
+        "json, as many usual reports as fit": full_of_usual(bodies.as_json),
+        "xml, 2,000 reports with long texts": full_bucket(bodies.as_xml("reportResponse")),
+        "xml, as many usual reports as fit": full_of_usual(bodies.as_xml("reportResponse")),
     }
-    figures = [Figure(_LIMIT, "MiB", [_ALLOWED_MIB])]
+    figures = [Figure(_LIMIT, "MiB", [ALLOWED_MIB])]
     idle: list[float] = []
     with service.database() as url:
         for number, (what, (body, reports)) in enumerate(cases.items()):
             rounds = []
             for round_ in range(_ROUNDS):
-                before, peak = _push(url, body.replace(bodies.PREFIX, b"%010d" % (number * _ROUNDS + round_)), reports)
+                before, peak = before_and_peak(
+                    url, body.replace(bodies.PREFIX, b"%010d" % (number * _ROUNDS + round_)), reports
+                )
                 idle.append(before)
                 rounds.append(peak - before)
             remark = f"{len(body) / 2**20:.1f} MiB, {reports:,} reports"
@@ -40,8 +42,8 @@ def run() -> list[Table]:
     return [Table("Memory over the idle process", [Figure("idle process", "MiB", idle), *figures])]
 
 
-def _push(url: str, body: bytes, reports: int) -> tuple[float, float]:
-    """Memory before and at the peak of one push to a fresh process, in MiB."""
+def before_and_peak(url: str, body: bytes, reports: int) -> tuple[float, float]:
+    """Resident memory of a fresh web process before a push and at its peak, in MiB; the reports must be new."""
     # More than the usual 5 s: the machine may be slow, and it is memory that is measured.
     with service.web(url, WEB_CONCURRENCY="1", WEBHOOK_DEADLINE_SECONDS="100") as web:
         [worker] = web.workers()
@@ -68,13 +70,14 @@ def _memory(pid: int, field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(f"{field}:"))
 
 
-def _full_bucket(make: Callable[[Iterator[dict[str, Any]]], bytes]) -> tuple[bytes, int]:
-    """The largest push there is, with texts as long as 16 MiB allow: twice what Infobip allows."""
+def full_bucket(make: Callable[[Iterator[dict[str, Any]]], bytes]) -> tuple[bytes, int]:
+    """The largest push there is, with texts as long as 16 MiB allow: twice what Infobip allows; and its 2,000."""
     size = _SIZE // _BUCKET - len(make(iter([bodies.v1(0, "")])))
     return make(bodies.v1(number, "x" * size) for number in range(_BUCKET)), _BUCKET
 
 
-def _filled(make: Callable[[Iterator[dict[str, Any]]], bytes]) -> tuple[bytes, int]:
+def full_of_usual(make: Callable[[Iterator[dict[str, Any]]], bytes]) -> tuple[bytes, int]:
+    """As many reports of usual size as 16 MiB hold, and how many these are."""
     empty, one = len(make(iter(()))), len(make(iter([bodies.v1(0)])))
     reports = (_SIZE - empty) // (one - empty + 1)
     return make(bodies.v1(number) for number in range(reports)), reports

@@ -96,14 +96,14 @@ def test_the_intent_is_committed_before_the_request_and_the_answer_before_it_is_
     original = Infobip.read
 
     def read(self: Infobip, body: bytes, *arguments: Any) -> Any:
-        at_reading.extend(select(database_url, "select body, kind from payload"))
+        at_reading.append(select(database_url, "select body, kind from payload where channel = 'sms'"))
         return original(self, body, *arguments)
 
     monkeypatch.setattr(Infobip, "read", read)
     provider.answers[SMS] = answer
     assert cycle(**at(provider))
     assert at_request == [("started", {"limit": "1000"})]
-    assert (page(entry("m-1")).body, None) in at_reading
+    assert at_reading == [[(page(entry("m-1")).body, None)]]
     assert statuses(database_url, "message_id, source") == [("m-1", "pull")]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import bodies, memory
 from tests.integration.conftest import OTHER_SECRET, SECRET
 from tests.integration.server import Web, count, select, serving, statuses
 
@@ -142,6 +143,20 @@ def test_a_body_of_more_reports_than_any_bucket_is_recorded_too(roomy_web: Web, 
     assert select(database_url, "select item from quarantine order by 1") == [1, 4_998]
     assert select(database_url, "select count(distinct payload_id) from delivery_report") == [1]
     assert roomy_web.post(INFOBIP, body).json()["duplicates"] == 4_998
+
+
+@pytest.mark.timeout(120)  # seconds: more reports than any provider sends at once, perhaps on a busy machine
+@pytest.mark.parametrize("make", [bodies.as_json, bodies.as_xml("reportResponse")], ids=["json", "xml"])
+@pytest.mark.parametrize("fill", [memory.full_bucket, memory.full_of_usual], ids=["full bucket", "many reports"])
+def test_the_largest_body_needs_little_memory(
+    database_url: str, make: Callable[[Iterator[dict[str, Any]]], bytes], fill: Callable[[Any], tuple[bytes, int]]
+) -> None:
+    """Trap 24: 16 MiB take less than 150 MiB over the idle process."""
+    body, reports = fill(make)
+    assert len(body) > 15 * 1024 * 1024
+    before, peak = memory.before_and_peak(database_url, body, reports)
+    assert peak - before < memory.ALLOWED_MIB
+    assert count(database_url, "message_status") == reports
 
 
 @pytest.mark.parametrize(

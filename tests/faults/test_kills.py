@@ -37,14 +37,14 @@ class Killer:
         time.sleep(self._dice.uniform(0.05, 0.6))
 
     def kill_all(self) -> None:
-        """Every victim as often as it is its turn, in a random order."""
-        victims = list(Counter(VICTIMS).elements())
-        self._dice.shuffle(victims)
-        for victim in victims:
+        """Every victim as often as it is to die, in a random order; one that is not up yet has its turn later."""
+        left = Counter(VICTIMS)
+        while left.total():
             self.wait()
-            while not getattr(self, f"_kill_{victim}")():
-                self.wait()  # it is dead already, or not up yet
-            self.kills[victim] += 1
+            [victim] = self._dice.choices(list(left), list(left.values()))
+            if getattr(self, f"_kill_{victim}")():
+                self.kills[victim] += 1
+                left[victim] -= 1
 
     def _kill_worker(self) -> bool:
         workers = self._world.web.workers()

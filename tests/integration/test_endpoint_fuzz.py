@@ -327,6 +327,7 @@ def check(
         seen["unreadable"] += 1
         assert (kind, refused) == ("unreadable", []), body
         assert error, body
+        assert not error.startswith("the reader failed"), (error, body)
     else:
         told = answer.json()
         assert told.keys() == COUNTS, body
