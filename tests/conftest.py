@@ -96,7 +96,19 @@ def _migrated_url(database_server_url: str, _service_server_url: str) -> Iterato
 @pytest.fixture
 def database_url(_migrated_url: str) -> str:
     """Connection string of a database as ``migrate`` leaves it: the code lists are there, and nothing else."""
-    with psycopg.connect(_migrated_url) as connection:
+    _empty(_migrated_url)
+    return _migrated_url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(_migrated_url: str) -> str:
+    """The same once for all tests of a module."""
+    _empty(_migrated_url)
+    return _migrated_url
+
+
+def _empty(url: str) -> None:
+    with psycopg.connect(url) as connection:
         # Whoever still holds a lock is a test that did not clean up after itself: say so instead of waiting.
         connection.execute("set local lock_timeout = '5s'")
         tables = [name for (name,) in connection.execute(TABLES)]
@@ -110,7 +122,6 @@ def database_url(_migrated_url: str) -> str:
             if name in seeded
         ]
         connection.execute(sql.SQL(";").join(statements))
-    return _migrated_url
 
 
 def _keep_seeds(url: str) -> None:

@@ -179,9 +179,9 @@ def provoke(web: Web, url: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def places(_migrated_url: str) -> dict[str, str]:
+def places(module_database_url: str) -> dict[str, str]:
     """All that a full run has printed, answered and stored."""
-    url = _migrated_url
+    url = module_database_url
     key, other_key = SECRETS["INFOBIP_API_KEY"], SECRETS["MESSAGING_PLUS_API_KEY"]
     with Sandbox(SandboxConfig(infobip_api_key=key, messaging_plus_api_key=other_key, time_scale=0.00001)) as sandbox:
         variables = {
