@@ -174,12 +174,15 @@ class Puller:
         store.execute(self._connection, "order_repair", **self._store, repairs=log.repairs, window=log.window)
         until = self._end_of_search()
         while ranges := store.query(self._connection, "next_range", **self._store, window=log.window):
-            [(range_id, since, sent_until)] = ranges
-            pull = self._provider.log_range_pull(log, since, sent_until)
+            [(range_id, since, sent_until, cursor)] = ranges
+            pull = self._provider.log_range_pull(log, since, sent_until, cursor)
             [asked] = self._ask([pull])
-            if asked.arrival is None:
+            next_cursor = asked.arrival and asked.arrival.reading.next_cursor
+            if asked.arrival is None and not (cursor and asked.answer.status == HTTPStatus.BAD_REQUEST):
                 raise _StoreFailed(asked.answer)
-            if _is_full(asked) and sent_until - since > _SHORTEST_RANGE:
+            if asked.arrival is None or next_cursor:  # without an answer: a cursor that the provider has forgotten
+                store.execute(self._connection, "continue_range", id=range_id, since=since, cursor=next_cursor)
+            elif _is_full(asked) and sent_until - since > _SHORTEST_RANGE:
                 store.execute(self._connection, "halve_range", id=range_id, window=log.window)
             else:
                 store.execute(self._connection, "drop_range", id=range_id)

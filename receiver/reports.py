@@ -130,3 +130,5 @@ class Reading(NamedTuple):
     """Batches to follow, or whose counts the body tells."""
     entries: int = 0
     """How many items the body held in all; a full page has as many as were asked for."""
+    next_cursor: str | None = None
+    """Where the next page of the same question begins, if the provider says so."""

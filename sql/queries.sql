@@ -137,7 +137,9 @@ select %(provider)s, %(endpoint)s, min(started_at) - %(window)s, max(finished_at
 from lost having count(*) > 0;
 
 -- next_range: what of a log is searched now; what is older than its window it does not know any more
-select id, greatest(sent_since, now() - %(window)s) as sent_since, sent_until from log_range
+select id, case when cursor is null then greatest(sent_since, now() - %(window)s) else sent_since end as sent_since,
+       sent_until, cursor
+from log_range
 where provider = %(provider)s and endpoint = %(endpoint)s
 order by id
 limit 1;
@@ -145,6 +147,9 @@ limit 1;
 -- forget_ranges: what the log does not know any more
 delete from log_range
 where provider = %(provider)s and endpoint = %(endpoint)s and sent_until < now() - %(window)s;
+
+-- continue_range: the same question goes on at a cursor, or from the start again
+update log_range set sent_since = %(since)s, cursor = %(cursor)s where id = %(id)s;
 
 -- halve_range: it holds more than a page
 with gone as (

@@ -140,8 +140,8 @@ class Provider(ABC):
         """Read that list; its rows go to the statement ``refresh_<name>_code``. Raises ``Unreadable``."""
         raise NotImplementedError
 
-    def log_range_pull(self, log: Log, since: datetime, until: datetime) -> Pull:
-        """The question about all messages that were sent in a stretch of time."""
+    def log_range_pull(self, log: Log, since: datetime, until: datetime, cursor: str | None = None) -> Pull:
+        """The question about all messages that were sent in a stretch of time, from a ``Reading.next_cursor`` on."""
         raise NotImplementedError
 
     @abstractmethod

@@ -280,14 +280,16 @@ create table log_range (
   provider text not null,
   endpoint text not null,
   sent_since timestamptz not null,
-  sent_until timestamptz not null
+  sent_until timestamptz not null,
+  cursor text
 );
-comment on table log_range is 'Stretches of a log that are still to be searched for what one-time pulls may have lost. A full page is halved.';
+comment on table log_range is 'Stretches of a log that are still to be searched for what one-time pulls may have lost. One of more than a page is followed by cursor where the log has one, else halved.';
 comment on column log_range.id is 'Ours.';
 comment on column log_range.provider is 'infobip.';
 comment on column log_range.endpoint is 'The log.';
 comment on column log_range.sent_since is 'Messages sent from then.';
 comment on column log_range.sent_until is 'Messages sent until then.';
+comment on column log_range.cursor is 'Where the provider goes on with its next page, for a log that has cursors; NULL: from the start.';
 
 create table pull_lease (
   provider text not null,

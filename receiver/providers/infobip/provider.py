@@ -37,6 +37,7 @@ _LIMIT = 1000
 
 
 _LOGS = {"sms": "/sms/1/logs", "sms-v3": "/sms/3/logs", "omni": "/omni/1/logs"}
+_LOG_WITH_CURSOR = "/sms/3/logs"
 _LOG_WINDOW = timedelta(hours=48)
 _LOG_PAUSE = 60 / 120
 """120 requests a minute."""
@@ -138,13 +139,17 @@ class Infobip(Provider):
             if name in self._channels and name in _LOGS
         ]
 
-    def log_range_pull(self, log: Log, since: datetime, until: datetime) -> Pull:
+    def log_range_pull(self, log: Log, since: datetime, until: datetime, cursor: str | None = None) -> Pull:
         """All messages sent from ``since`` until ``until``, both included and rounded outwards to milliseconds."""
         params = {
             "sentSince": _moment(since),
             "sentUntil": _moment(until + timedelta(milliseconds=1)),
             "limit": str(_LIMIT),
         }
+        if log.endpoint == _LOG_WITH_CURSOR:
+            params["useCursor"] = "true"
+        if cursor:
+            params["cursor"] = cursor
         return Pull(log.endpoint, log.endpoint, params, limit=_LIMIT, channel=log.channel, source=Source.LOG)
 
     def log_pulls(self, log: Log, message_ids: Sequence[str]) -> list[Pull]:

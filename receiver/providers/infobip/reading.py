@@ -35,7 +35,15 @@ def read(body: bytes, content_type: str, channel: str | None) -> Reading:
     document = _document(body, content_type)
     if "results" not in document:
         return Reading(_kind(document) or "unknown", [], [], ignored=1)
-    return _read_all(document["results"], "results", channel)
+    reading = _read_all(document["results"], "results", channel)
+    return reading._replace(next_cursor=_next_cursor(document)) if "cursor" in document else reading
+
+
+def _next_cursor(document: Mapping[str, Any]) -> str | None:
+    """``cursor.nextCursor`` of /sms/3/logs, absent on the last page."""
+    cursor = document["cursor"]
+    found = cursor.get("nextCursor") if isinstance(cursor, Mapping) else None
+    return found if isinstance(found, str) and not is_absent(found) and "\x00" not in found else None
 
 
 def read_sent(body: bytes, content_type: str) -> Reading:
