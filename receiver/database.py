@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import errors
@@ -87,8 +87,3 @@ class Reused:
         if self._connection is not None and isinstance(error, psycopg.Error):
             self._connection.close()
         self._lock.release()
-
-    def close(self) -> Self:
-        if self._connection is not None:
-            self._connection.close()
-        return self

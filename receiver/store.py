@@ -124,6 +124,8 @@ def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Rec
     Changes the ``reading`` and ``error`` of such an arrival. Raises ``psycopg.Error`` when the database cannot commit
     at all.
     """
+    if not arrivals:  # no answer of a provider could be read: there is nothing to ask the database
+        return []
     is_large = any(len(arrival.reading.reports) > _AT_ONCE for arrival in arrivals)
     if is_large and len(arrivals) == 1:
         return [_record_in_parts(connection, arrivals[0])]
