@@ -23,7 +23,9 @@ faults: $(INSTALLED)
 
 # The tests that use a database once more, through a PgBouncer (the system's) in transaction mode.
 test-pgbouncer: $(INSTALLED)
-	TEST_THROUGH_PGBOUNCER=1 $(BIN)/python -m pytest tests/integration tests/faults
+	@PATH="$$PATH:/usr/sbin" command -v pgbouncer > /dev/null || { echo "make: PgBouncer is not installed (on Debian: apt install pgbouncer)" >&2; exit 1; }
+	TEST_THROUGH_PGBOUNCER=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/integration
+	TEST_THROUGH_PGBOUNCER=1 $(BIN)/python -m pytest tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -45,8 +47,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# All but `flat`, in about twenty minutes; make bench NAMES="single flat" measures parts.
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(NAMES)
 
 # make bench-data ROWS=1000000 (default) makes messages to look at; make bench-analysts ROWS="1000000 5000000" measures
 bench-data: $(INSTALLED)

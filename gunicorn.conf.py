@@ -1,24 +1,37 @@
 """How gunicorn serves; read by ``gunicorn wsgi:app`` in this directory. The platform sets PORT and WEB_CONCURRENCY."""
 
-import ctypes
+# ruff: noqa: E402 - the standard library is made cooperative before anything else is imported
+from gevent import monkey
+
+monkey.patch_all()
+
 import os
+import resource
 import sys
 from typing import Any
 
 from receiver import settings
 from receiver.errors import SettingsError
-from receiver.web.worker import HELD_BODY
+from receiver.memory import give_back_large_blocks
+from receiver.web.worker import SKIPPED
 
 try:
     configuration = settings.load()
-except SettingsError as error:  # one line; raised here it would be a page
-    print(f"receiver: {error}", file=sys.stderr)
+except SettingsError as error:  # a line each; raised here it would be a page
+    for line in str(error).splitlines():
+        print(f"receiver: {line}", file=sys.stderr)
     sys.exit(2)
 
 bind = f"0.0.0.0:{configuration.port}"
 workers = configuration.web_concurrency
-worker_class = "receiver.web.worker.Worker"  # gthread, in which slow senders hold no thread
-threads = 16  # a request waits for its commit: more in flight than cores
+worker_class = "receiver.web.worker.Worker"  # gevent, with an end to all waiting
+# Each costs 16 kB and a file; those that have waited for longest are closed for new ones.
+worker_connections = 5_000
+_files, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 <= _files < worker_connections + 100:  # RLIM_INFINITY is negative
+    _files = worker_connections + 100 if _most_files < 0 else min(worker_connections + 100, _most_files)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _most_files))
+    worker_connections = _files - 100
 # The heartbeat is a file that is touched all the time: in memory where the platform has such a place.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - gunicorn makes a private file there
 
@@ -34,15 +47,17 @@ limit_request_field_size = 8190  # bytes a header
 logger_class = "receiver.logs.GunicornLogger"
 control_socket_disable = True  # would be a socket in the home directory that nobody uses
 
-# glibc gives large blocks back to the system at once, but raises its idea of large to the largest that was ever freed:
-# after one push of 16 MiB the copies of the next would stay. Measured: its peak is 30 MiB lower with a fixed limit.
-if limit_large_blocks := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have none
-    limit_large_blocks(-3, 1024 * 1024)  # M_MMAP_THRESHOLD, in bytes
+give_back_large_blocks()
 
 
 def on_starting(_: Any) -> None:
     """Once, in the master, before any worker."""
     settings.announce(configuration)
+
+
+def post_fork(_: Any, worker: Any) -> None:
+    """In each worker, before it serves."""
+    worker.deadline = configuration.webhook_deadline
 
 
 def pre_request(_: Any, request: Any) -> None:
@@ -54,5 +69,5 @@ def pre_request(_: Any, request: Any) -> None:
     headers = dict(request.headers)
     # A body that is sent only when we ask for it (Expect) never comes after a refusal.
     unknown = "TRANSFER-ENCODING" in headers or "EXPECT" in headers
-    if unknown or int(headers.get("CONTENT-LENGTH", 0)) >= HELD_BODY:
+    if unknown or int(headers.get("CONTENT-LENGTH", 0)) >= SKIPPED:
         request.force_close()

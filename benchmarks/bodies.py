@@ -87,6 +87,12 @@ def as_batch(entries: Iterator[dict[str, Any]]) -> bytes:
     return compact({"counts": counts, "details": details}).encode()
 
 
+def as_receipt(entries: Iterator[dict[str, Any]]) -> bytes:
+    """A push of Messaging Plus, which holds one receipt."""
+    [entry] = entries
+    return compact(entry).encode()
+
+
 def as_xml(root: str) -> Callable[[Iterator[dict[str, Any]]], bytes]:
     """Makes a push or a page of Infobip in XML."""
 

@@ -10,6 +10,7 @@ with drawn as (
   -- four of five are Infobip's; more by day than by night; the larger networks are used more
   select n, pg_temp.chance(n, 1) < 0.8 as infobip,
          %(end)s::timestamptz - %(days)s * interval '1 day' * (1 - n::float8 / %(rows)s) as even,
+         %(end)s::timestamptz - %(days)s * interval '1 day' * (1 - (n / 500 * 500)::float8 / %(rows)s) as bulk_even,
          1 + floor(16 * power(pg_temp.chance(n, 2), 2))::int as network,
          pg_temp.chance(n, 3) as fate, pg_temp.chance(n, 4) as way, pg_temp.chance(n, 5) as history,
          exp(1.2 + 1.1 * sqrt(-2 * ln(1 - pg_temp.chance(n, 6))) * cos(2 * pi() * pg_temp.chance(n, 7))) as long_tail,
@@ -21,6 +22,12 @@ with drawn as (
          case when not infobip then null when facebook then 'facebook' else 'sms' end as channel,
          date_trunc('milliseconds', even
            + 0.14 * sin(2 * pi() * extract(epoch from even) / 86400) * interval '1 day') as sent_at,
+         -- of every other bulk by SMS the application forwards the answer, when it has sent it
+         case when infobip and not facebook and pg_temp.chance(n / 500, 10) < 0.5 then date_trunc('milliseconds', bulk_even
+           + 0.14 * sin(2 * pi() * extract(epoch from bulk_even) / 86400) * interval '1 day') + interval '80 ms' end as told_at,
+         -- of Messaging Plus one message in twenty is sent by itself, the others in batches of some 50, 500 and 5,000
+         case when pg_temp.chance(n, 11) < 0.05 then 1 when pg_temp.chance(n / 250, 12) < 0.15 then 250
+              when pg_temp.chance(n / 2500, 13) < 0.35 then 2500 else 25000 end as stretch,
          (array['22801','26201','26202','23410','23415','20801','22210','21407','22802','23201','26203','40445','62130',
                 '72405','310260','51010'])[network] as mcc_mnc,
          (array[0.0310,0.0620,0.0615,0.0385,0.0380,0.0520,0.0490,0.0470,0.0312,0.0655,0.0630,0.0021,0.1930,0.0185,
@@ -46,10 +53,10 @@ with drawn as (
 ), coded as (
   select d.*, c.status, c.is_final, c.group_id, c.group_name, c.name, c.description, c.error_group_id, c.error_group_name,
          c.error_code, c.error_name, c.error_description, c.error_permanent, c.receipt_code, c.receipt_description,
-         case when infobip then lpad(n::text, 20, '4') || '53'
-              else md5('message' || n / 5000)::uuid::text end as message_id,
+         case when infobip then lpad((hashint8extended(n, 14) & 9223372036854775807)::text, 20, '4') || '53'
+              else md5(concat('message', stretch, '/', n / stretch))::uuid::text end as message_id,
          case when channel = 'facebook' then (900000000000000 + n)::text else '4479' || lpad(n::text, 9, '0') end as destination,
-         case when infobip then lpad((n / 500)::text, 20, '2') else md5('batch' || n / 5000)::uuid::text end as batch_id,
+         case when infobip then lpad((n / 500)::text, 20, '2') else md5(concat('batch', stretch, '/', n / stretch))::uuid::text end as batch_id,
          sent_at + date_trunc('milliseconds', interval '1 second' * case code
            when 15 then 14400 when 6 then 0.2 + wait when 9 then 4 + 60 * wait else 0.2 + took end) as done_at
   from decided d
@@ -77,7 +84,7 @@ with drawn as (
          sent_at + (done_at - sent_at) / 2 as other_done_at
   from coded
 ), reports as (
-  select n, 2 * n as id, infobip, channel, message_id, destination, batch_id, sent_at, done_at, mcc_mnc, price, currency,
+  select n, 3 * n as id, 0 as item, infobip, channel, message_id, destination, batch_id, sent_at, done_at, mcc_mnc, price, currency,
          status, is_final, code, group_id, group_name, name, description, error_group_id, error_group_name, error_code,
          error_name, error_description, error_permanent, receipt_code, receipt_description,
          case when not infobip and status = 'pending' then 'pull' when way < 0.93 then 'push'
@@ -85,10 +92,10 @@ with drawn as (
          done_at + date_trunc('milliseconds', interval '1 second' * (case
            when way < 0.93 and (infobip or status <> 'pending') then 0.05 - ln(1 - wait) when way < 0.99 then 60 + 600 * wait
            else 600 + 3000 * wait end)) as received_at,
-         had_another, conflict, other_done_at
+         had_another, conflict, other_done_at, told_at
   from lived
   union all
-  select n, 2 * n - 1, infobip, channel, message_id, destination, batch_id, sent_at,
+  select n, 3 * n - 1, 0, infobip, channel, message_id, destination, batch_id, sent_at,
          other_done_at, mcc_mnc, price, currency,
          case when conflict then 'undeliverable' else 'sent' end::delivery_status, conflict,
          case when conflict then 9 else 2 end, case when conflict then 2 else 3 end,
@@ -96,11 +103,18 @@ with drawn as (
          case when conflict then 'UNDELIVERABLE_NOT_DELIVERED' else 'DELIVERED_TO_OPERATOR' end,
          case when conflict then 'Message sent not delivered' else 'Message delivered to operator' end,
          error_group_id, error_group_name, error_code, error_name, error_description, error_permanent, null, null,
-         'push', other_done_at + interval '40 ms', true, conflict, null
+         'push', other_done_at + interval '40 ms', true, conflict, null, null
   from lived
   where had_another
+  union all
+  select n, 3 * min(n) over bulk - 2, row_number() over bulk - 1, infobip, channel, message_id, destination, batch_id,
+         null, null, null, null, null, 'pending', false, 26, 1, 'PENDING', 'PENDING_ACCEPTED', 'Message sent to next instance',
+         null, null, null, null, null, null, null, null, 'sent', told_at, null, null, null, null
+  from lived
+  where told_at is not null
+  window bulk as (partition by n / 500 order by n)
 ), rows as materialized (
-  select n, id, case when infobip then 'infobip' else 'messaging_plus' end as provider, infobip, message_id, destination,
+  select n, id, item, case when infobip then 'infobip' else 'messaging_plus' end as provider, infobip, message_id, destination,
          status, is_final, channel, batch_id,
          case when infobip then code::text else receipt_code end as status_code, case when infobip then name end as status_name,
          case when infobip then description else receipt_description end as status_description,
@@ -109,18 +123,18 @@ with drawn as (
          case when infobip then error_permanent end as error_permanent,
          case when infobip then sent_at end as sent_at,
          case when infobip then date_trunc('milliseconds', done_at) end as done_at,
-         case when infobip then 1 end as segments, case when infobip and channel = 'sms' then mcc_mnc end as mcc_mnc,
+         case when infobip and source <> 'sent' then 1 end as segments, case when infobip and channel = 'sms' then mcc_mnc end as mcc_mnc,
          case when infobip then trim_scale(price) end as price, case when infobip then currency end as currency,
-         case when channel = 'sms' then 'Example' end as sender,
-         case when channel = 'sms' and source <> 'log' then 'order ' || n end as callback_data,
+         case when channel = 'sms' and source <> 'sent' then 'Example' end as sender,
+         case when channel = 'sms' and source not in ('log', 'sent') then 'order ' || n end as callback_data,
          source, received_at, group_id, group_name, error_group_id, error_group_name, error_description,
-         had_another, conflict, other_done_at
+         had_another, conflict, other_done_at, told_at
   from reports
 ), history as (
   insert into delivery_report
-  select id, provider, message_id, destination, decode(md5(id::text), 'hex'), status, is_final, false, channel, batch_id,
-         status_code, status_name, status_description, error_code, error_name, error_permanent,
-         sent_at, done_at, false, segments, mcc_mnc, price, currency, sender, callback_data, source, received_at, id, 0
+  select received_at, sent_at, done_at, id, item, segments, source, status, is_final, false, error_permanent, false,
+         provider, message_id, destination, channel, batch_id, status_code, status_name, status_description, error_code,
+         error_name, mcc_mnc, price, currency, sender, callback_data, decode(md5(id::text), 'hex')
   from rows
 ), bodies as (
   insert into payload (id, received_at, provider, source, kind, channel, content_type, body)
@@ -148,24 +162,46 @@ with drawn as (
            (status = 'undeliverable')::text, batch_id, message_id,
            coalesce(format('{"code":"%%s","description":"%%s"}', status_code, status_description), 'null')) end, 'UTF8')
   from rows
-  where received_at >= %(raw)s::timestamptz
+  where received_at >= %(raw)s::timestamptz and source <> 'sent'
+  union all
+  select id, min(received_at), 'infobip', 'sent', 'sent', null, 'application/json',
+         convert_to(format('{"bulkId":"%%s","messages":[%%s]}', min(batch_id), string_agg(format(
+           '{"to":"%%s","status":{"groupId":%%s,"groupName":"%%s","id":%%s,"name":"%%s","description":"%%s"},"messageId":"%%s"}',
+           destination, group_id, group_name, status_code, status_name, status_description, message_id), ',' order by item)), 'UTF8')
+  from rows
+  where received_at >= %(raw)s::timestamptz and source = 'sent'
+  group by id
 )
 insert into message_status
 select provider, channel, message_id, destination, batch_id, status, is_final, status_code, status_name, status_description,
        error_code, error_name, error_permanent, sent_at, done_at, segments, mcc_mnc, price, currency, sender,
        case when channel = 'sms' and (source <> 'log' or had_another) then 'order ' || n end, source::text,
        case when had_another then 2 else 1 end, had_another and conflict,
-       case when had_another then least(received_at, other_done_at + interval '40 ms') else received_at end,
+       least(received_at, case when had_another then other_done_at + interval '40 ms' end, told_at), received_at,
        case when had_another then greatest(received_at, other_done_at + interval '40 ms') else received_at end
 from rows
-where id = 2 * n;
+where id = 3 * n;
 
--- surroundings: the batches that these messages are in, a pull of every store each minute, and the usual settings
+-- surroundings: the batches that these messages are in, a pull of every store each minute, some of every batch, and the usual settings
 with batches as (
-  insert into sent_batch (batch_id, source, learned_at, total, delivered, failed, pulls, pulled_at, next_pull_at)
-  select batch_id, 'push', min(first_seen_at), count(*), count(*) filter (where status = 'delivered'),
-         count(*) filter (where status = 'undeliverable'), 3, max(updated_at), null
-  from message_status where provider = 'messaging_plus' group by batch_id
+  -- one batch in a thousand went to somebody of whom nothing is known
+  insert into sent_batch (batch_id, source, destinations, is_named, learned_at, total, delivered, failed, pulls, pulled_at,
+                          next_pull_at)
+  select batch_id, case when is_named then 'push' else 'sent' end,
+         case when is_named then '{}' else array['447700900000'] end, is_named, learned_at, messages, delivered, failed,
+         1 + messages %% 3, learned_at + (1 + messages %% 3) * interval '10 minutes', null
+  from (
+    select batch_id, hashtext(batch_id) %% 1000 <> 0 as is_named, min(first_seen_at) as learned_at, count(*) as messages,
+           count(*) filter (where status = 'delivered') as delivered,
+           count(*) filter (where status = 'undeliverable') as failed
+    from message_status where provider = 'messaging_plus' group by batch_id
+  ) b
+  returning batch_id, learned_at, pulls
+), asked as (
+  insert into pull (provider, endpoint, source, batch_id, params, started_at, finished_at, outcome, http_status, entries, fresh)
+  select 'messaging_plus', '/batch', 'pull', batch_id, '{}', t, t + interval '200 ms', 'ok', 200, 1, 0
+  from batches cross join lateral generate_series(1, pulls) n
+  cross join lateral (values (learned_at + n * interval '10 minutes')) at (t)
 ), settings as (
   insert into setting values ('overdue_after', '10 minutes'), ('give_up_after', '72 hours'), ('reconcile_interval', '1 minute')
   on conflict do nothing

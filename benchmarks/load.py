@@ -1,106 +1,85 @@
-"""Senders that push as fast as they are answered: many connections that stay open, in one thread.
+"""Senders: many connections that stay open, in one process of their own.
 
-One thread with a selector takes 20-30 microseconds a request, a small part of the two cores that all of it shares.
+Requests are made beforehand but for the ten digits that stand in every message id, and answers are looked at no closer
+than their status and length need. What a request costs the sender is measured with every load: on two cores that the
+sender shares with what it measures, it has to be small.
 """
 
 from __future__ import annotations
 
-import selectors
-import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
 
-_LONGEST_SILENCE = 30.0
-_PIECE = 1 << 16
+from benchmarks import bodies
+from benchmarks.processes import elsewhere
+from benchmarks.senders import LONGEST_SILENCE, Load, Sending
 
-
-class Load(NamedTuple):
-    """What was answered, and how soon."""
-
-    seconds: float
-    latencies: list[float]
-    """Seconds of each request, sorted."""
-
-    @property
-    def rate(self) -> float:
-        """Requests a second."""
-        return len(self.latencies) / self.seconds
-
-    def percentile(self, share: float) -> float:
-        """The latency, in seconds, that the given share of the requests stays below."""
-        return self.latencies[min(int(len(self.latencies) * share), len(self.latencies) - 1)]
+_IDS = 10 ** len(bodies.PREFIX)
+_STRIDE = 7_777_777_777
+"""Has no divisor in common with the number of ids: each comes once, and neighbours in time lie far apart, as in the
+index of a service whose ids are random."""
+_used = 0
 
 
-class _Sender:
-    """One connection, with one request under way."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.socket = self._connect()
-        self._started = 0.0
-        self._answer = b""
-
-    def _connect(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self._port), timeout=_LONGEST_SILENCE)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-
-    def send(self, request: bytes) -> None:
-        self._answer = b""
-        self._started = time.perf_counter()
-        self.socket.sendall(request)
-
-    def receive(self) -> float | None:
-        """Take what has come; gives the latency once the answer is whole."""
-        piece = self.socket.recv(_PIECE)
-        self._answer += piece
-        head, end, body = self._answer.partition(b"\r\n\r\n")
-        if not piece or (end and not head.startswith(b"HTTP/1.1 200")):
-            raise RuntimeError(f"not accepted: {head[:200]!r}")
-        if not end or len(body) < int(_field(head, b"content-length")):
-            return None
-        latency = time.perf_counter() - self._started
-        if _field(head, b"connection") == b"close":  # as gunicorn.conf.py does after a large body
-            self.socket.close()
-            self.socket = self._connect()
-        return latency
+def ids(at_most: int = 1_000_000) -> Iterator[bytes]:
+    """Ten digits that are different each time, and never those of another call in this process."""
+    global _used
+    first, _used = _used, _used + at_most
+    return (b"%010d" % (number * _STRIDE % _IDS) for number in range(first, first + at_most))
 
 
-def _field(head: bytes, name: bytes) -> bytes:
-    _, _, rest = head.lower().partition(b"\r\n" + name + b": ")
-    return rest.partition(b"\r\n")[0]
+def fresh(template: bytes, at_most: int = 1_000_000) -> Iterator[bytes]:
+    """The template with other message ids each time."""
+    return (template.replace(bodies.PREFIX, number) for number in ids(at_most))
 
 
-def push(port: int, path: str, bodies: Iterator[bytes], connections: int, seconds: float) -> Load:
-    """Push bodies over so many connections for so long. Raises ``RuntimeError`` when one is not accepted."""
-    latencies: list[float] = []
-    requests = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n".encode()
-        + body
-        for body in bodies
-    )
-    with selectors.DefaultSelector() as selector:
-        started = time.perf_counter()
-        for _ in range(connections):
-            sender = _Sender(port)
-            sender.send(next(requests))
-            selector.register(sender.socket, selectors.EVENT_READ, sender)
-        while selector.get_map():
-            ready = selector.select(_LONGEST_SILENCE)
-            if not ready:
-                raise RuntimeError("no answer came")
-            for key, _ in ready:
-                sender = key.data
-                latency = sender.receive()
-                if latency is None:
-                    continue
-                latencies.append(latency)
-                selector.unregister(key.fileobj)
-                if time.perf_counter() - started < seconds:
-                    sender.send(next(requests))
-                    selector.register(sender.socket, selectors.EVENT_READ, sender)
-                else:
-                    sender.socket.close()
-        return Load(time.perf_counter() - started, sorted(latencies))
+def request(path: str, body: bytes, content_type: str = "application/json") -> bytes:
+    """A POST as a provider sends it."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}"
+    return f"{head}\r\n\r\n".encode() + body
+
+
+def push(port: int, template: bytes, connections: int, seconds: float) -> Load:
+    """Send as fast as is answered for so long, over so many connections.
+
+    Raises ``RuntimeError`` when anything is not answered 200.
+    """
+    requests = fresh(template)
+    load = elsewhere(lambda: _as_answered(port, requests, connections, seconds))
+    if load.others:
+        raise RuntimeError(f"not accepted: {Counter({status: len(times) for status, times in load.others.items()})}")
+    return load
+
+
+def offer(port: int, template: bytes, connections: int, seconds: float, rate: float) -> Load:
+    """Send at a rate of the sender's own choice, whatever is answered, over so many connections."""
+    requests = fresh(template)
+    return elsewhere(lambda: _as_scheduled(port, requests, connections, seconds, rate))
+
+
+def _as_answered(port: int, requests: Iterator[bytes], connections: int, seconds: float) -> Load:
+    sending = Sending(port, connections)
+    end = time.perf_counter() + seconds
+    while (now := time.perf_counter()) < end:
+        while sending.idle:
+            sending.send(next(requests), now)
+            now = time.perf_counter()
+        sending.receive(LONGEST_SILENCE)
+    return sending.finish()
+
+
+def _as_scheduled(port: int, requests: Iterator[bytes], connections: int, seconds: float, rate: float) -> Load:
+    sending = Sending(port, connections)
+    started = time.perf_counter()
+    due, unsent = 0, 0
+    while (now := time.perf_counter()) < started + seconds:
+        arrived = int((now - started) * rate)
+        for number in range(due, arrived):
+            if not sending.idle:
+                unsent += arrived - number
+                break
+            sending.send(next(requests), started + number / rate)
+        due = arrived
+        sending.receive(1 / rate)
+    return sending.finish(unsent)

@@ -10,12 +10,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from benchmarks import bodies
-from benchmarks.figures import Figure, Table, interleaved
+from benchmarks.figures import Figure, Plan, Table, interleaved
 from receiver.providers.base import Provider
 from receiver.providers.infobip import Infobip
 from receiver.providers.messaging_plus import MessagingPlus
 
-_ROUNDS = 7
 _SECONDS = 0.03
 """Of one measurement: long enough for the clock, short enough that a round sees one speed of the machine."""
 
@@ -29,22 +28,22 @@ _CASES: tuple[tuple[str, Provider, Callable[[int], dict[str, Any]], _Make, tuple
         "messaging plus receipt",
         MessagingPlus(),
         bodies.receipt,
-        lambda entries: bodies.compact(next(entries)).encode(),
+        bodies.as_receipt,
         (1,),
     ),
     ("messaging plus batch", MessagingPlus(), bodies.detail, bodies.as_batch, (1, 1_000)),
 )
 
 
-def run() -> list[Table]:
+def run(plan: Plan) -> list[Table]:
     """Microseconds of one core for each report."""
     return [
-        Table(f"Reading, {count:,} {'report' if count == 1 else 'reports'} a body", _figures(count))
+        Table(f"Reading, {count:,} {'report' if count == 1 else 'reports'} a body", _figures(count, plan.rounds))
         for count in (1, 1_000)
     ]
 
 
-def _figures(count: int) -> list[Figure]:
+def _figures(count: int, rounds: int) -> list[Figure]:
     variants: dict[str, Callable[[], float]] = {}
     for name, provider, entry, make, counts in _CASES:
         if count in counts:
@@ -53,9 +52,9 @@ def _figures(count: int) -> list[Figure]:
                 raise AssertionError(f"{name}: the body is not what it is taken for")
             variants[_floor(name)] = partial(_measure, partial(_decode, body), count)
             variants[name] = partial(_measure, partial(provider.read, body), count)
-    taken = interleaved(variants, _ROUNDS)
+    taken = interleaved(variants, rounds)
     return [
-        Figure(name, "us/report", taken[name], None if name.endswith("only") else _floor(name)) for name in variants
+        Figure(name, "us/report", taken[name], () if name.endswith("only") else (_floor(name),)) for name in variants
     ]
 
 

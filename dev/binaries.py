@@ -29,7 +29,7 @@ def find() -> Path:
 
 
 def reachable(home: Path, account: Account) -> Path:
-    """As ``find``, but a copy below ``home`` where the account cannot run the package, say below /root."""
+    """As ``find``, but a copy below ``home`` where the account cannot run the package, say in somebody's home."""
     programs = find()
     if major_version(programs, account):
         return programs

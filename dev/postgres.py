@@ -139,9 +139,16 @@ class Server:
     def kill(self) -> None:
         """Crash: SIGKILL, no shutdown of any kind. ``start`` recovers what was committed."""
         if self._process is not None:
+            pid = self._process.pid
+            sessions: list[str] = []
+            with suppress(OSError):  # no /proc: they end by themselves, soon
+                sessions = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             self._process.kill()
             self._process.wait()
             self._process = None
+            for session in sessions:  # else one of them may commit once more
+                with suppress(ProcessLookupError):
+                    os.kill(int(session), signal.SIGKILL)
 
     def destroy(self) -> None:
         """Stop, and remove the home with all its data."""

@@ -42,8 +42,7 @@ SANDBOX_ENVIRONMENT = {
     "RECONCILE_INTERVAL_SECONDS": "20",
 }
 # A seventh of the reports is never pushed: the reconciler has to find them.
-SANDBOX_FLAGS = f"--rate 2 --drop 0.15 --duplicate 0.05 --infobip-webhook-secret {WEBHOOK_SECRET}"
-SANDBOX_FLAGS += f" --messaging-plus-webhook-secret {WEBHOOK_SECRET} --api-token {API_TOKEN}"
+SANDBOX_FLAGS = "--rate 2 --drop 0.15 --duplicate 0.05"
 SAMPLE = (
     '{"results":[{"messageId":"hello-1","to":"41793026727","doneAt":"2026-11-23T10:00:00.000+0000","smsCount":1,'
     '"status":{"groupId":3,"groupName":"DELIVERED","id":5,"name":"DELIVERED_TO_HANDSET"}}]}'
@@ -120,9 +119,9 @@ def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _run(stack: ExitStack) -> None:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PORT": os.environ.get("PORT", "8000")}
+    port = _port(os.environ.get("PORT", "8000"))
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PORT": str(port)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    port = int(environment["PORT"])
     providers_set = any(name.startswith(PREFIXES) for name in environment)
     embedded = None if environment.get("DATABASE_URL") else Server(Path(".data/postgres"))
     sandbox_port = _free_port() if embedded and not providers_set else None
@@ -212,6 +211,12 @@ def _await_port(port: int, children: list[Child]) -> None:
             return
         time.sleep(0.1)
     sys.exit(f"make run: nothing answers on port {port} after {WEB_SECONDS:.0f} s")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535):
+        sys.exit("make run: PORT must be a number from 1 to 65535")
+    return int(text)
 
 
 def _refuse_used(port: int, address: str) -> None:

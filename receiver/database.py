@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -13,8 +14,10 @@ from psycopg.abc import RV, PQGen
 _CANCEL_SECONDS = 1.0
 """How long a caller waits for its cancellation."""
 _CANCEL_PATIENCE = 900.0
-"""Seconds that a cancellation may take in the background. PgBouncer before 1.19.1 dies when a client hangs up before
+"""Seconds that a cancellation may take in the background. PgBouncer 1.18 dies when a client hangs up before
 the server has taken its cancellation (https://github.com/pgbouncer/pgbouncer/issues/801)."""
+_LONGEST_PAUSE = "5s"
+"""Between two statements of a transaction: a few milliseconds of Python, or the process stalls."""
 _cancellations = threading.BoundedSemaphore(2)
 """So many may be under way: a server that has not taken these is frozen or gone, and takes no other."""
 
@@ -60,6 +63,17 @@ def connect(url: str, patience: float | None = None) -> Connection:
     )
     connection.patience = patience
     return connection
+
+
+@contextmanager
+def transaction(connection: Connection, *, force_rollback: bool = False) -> Iterator[None]:
+    """Make one transaction of several statements, for what cannot be said in one.
+
+    The database ends it when its process stalls in between: nobody else waits for long for the locks that it has.
+    """
+    with connection.transaction(force_rollback=force_rollback):
+        connection.execute("select set_config('idle_in_transaction_session_timeout', %s, true)", [_LONGEST_PAUSE])
+        yield
 
 
 class Reused:

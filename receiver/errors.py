@@ -6,7 +6,11 @@ class ReceiverError(Exception):
 
 
 class SettingsError(ReceiverError):
-    """A setting is wrong or missing; the text names the variable and never prints its value."""
+    """Settings are wrong or missing; each line of the text names a variable, and none prints a value."""
+
+
+class WrongUse(ReceiverError):
+    """A command was called in a way that makes no sense."""
 
 
 class Unreadable(ReceiverError):

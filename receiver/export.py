@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +15,7 @@ from typing import IO, Any, NamedTuple
 from receiver import store
 from receiver.database import Connection
 from receiver.errors import ReceiverError
-from receiver.sql import QUERIES
+from receiver.statements import QUERIES
 
 FORMATS = ("csv", "parquet")
 STDOUT = "-"
@@ -41,15 +43,17 @@ def count(connection: Connection, period: Period) -> int:
 def export(connection: Connection, target: str, file_format: str, period: Period, progress: Progress) -> None:
     """Write the rows of ``message_status`` of a period to a file, or to standard output; times are in UTC.
 
-    The file is there when it is whole. Calls ``progress`` with the number of rows of each step. Raises
-    ``psycopg.Error``, and ``ReceiverError`` where the file cannot be written, the library for Parquet is missing, or it
-    cannot hold a value.
+    The file is there when it is whole, for its owner only. Calls ``progress`` with the number of rows of each step.
+    Raises ``psycopg.Error``, ``BrokenPipeError`` where nobody reads any more, and ``ReceiverError`` where the file
+    cannot be written, the library for Parquet is missing, or it cannot hold a value.
     """
     write = _write_parquet if file_format == "parquet" else _write_csv
     try:
         with _opened(target) as output, connection.transaction():  # one snapshot, one server behind PgBouncer
             connection.execute("set local timezone = 'UTC'")
             write(connection, output, period, progress)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise ReceiverError(f"cannot write: {error.strerror}") from None
 
@@ -57,16 +61,24 @@ def export(connection: Connection, target: str, file_format: str, period: Period
 @contextmanager
 def _opened(target: str) -> Iterator[IO[bytes]]:
     if target == STDOUT:
-        yield sys.stdout.buffer
-        sys.stdout.flush()
-        return
-    unfinished = Path(f"{target}.part")
-    try:
-        with unfinished.open("wb", _FILE_BUFFER) as output:
+        # Not Python's own object, which would try again to write when the process ends.
+        with open(sys.stdout.fileno(), "wb", _FILE_BUFFER, closefd=False) as output:
             yield output
-        unfinished.replace(target)
+        return
+    path = Path(target)
+    if path.exists() and not path.is_file():  # a pipe or a device takes what comes, and must not be replaced by a file
+        with path.open("wb", _FILE_BUFFER) as output:
+            yield output
+        return
+    path = Path(os.path.realpath(path))  # a link stays one
+    # A name of its own, as two may write to one target; and mode 0600, as there are phone numbers in it.
+    file, unfinished = tempfile.mkstemp(".part", f"{path.name}.", path.parent)
+    try:
+        with open(file, "wb", _FILE_BUFFER) as output:
+            yield output
+        Path(unfinished).replace(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        Path(unfinished).unlink(missing_ok=True)
         raise
 
 
@@ -107,4 +119,4 @@ def _library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise ReceiverError("Parquet needs a library: pip install 'receiver[parquet]'") from None
+        raise ReceiverError("Parquet needs a library: pip install 'pyarrow>=21'") from None

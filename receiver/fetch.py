@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import Any
 
 import requests
@@ -136,7 +137,7 @@ def fetch(http: requests.Session, provider: Provider, pull: Pull) -> Answer:
             allow_redirects=False,
         )
     except requests.RequestException as error:
-        return Answer(None, None, error=type(error).__name__, was_sent=not _failed_to_connect(error))
+        return Answer(None, None, error=_why(deadline, type(error).__name__), was_sent=not _failed_to_connect(error))
     except urllib3.exceptions.LocationValueError as error:  # a host that is no name; requests lets it through
         return Answer(None, None, error=type(error).__name__, was_sent=False)
     with response:
@@ -151,18 +152,23 @@ def fetch(http: requests.Session, provider: Provider, pull: Pull) -> Answer:
 
 
 def _read(response: requests.Response, deadline: float) -> tuple[bytes, str | None]:
-    body = bytearray()
+    body = BytesIO()  # whose bytes are not copied when they are taken out
     error_name = None
     try:
         with _ended_after(deadline - time.monotonic(), response.raw.shutdown):
             # read1() gives what is there, so that nothing that came is lost with what did not.
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
-                body += chunk
-                if len(body) > _MAX_BYTES:
-                    return bytes(body), "TooLarge"
+                body.write(chunk)
+                if body.tell() > _MAX_BYTES:
+                    return body.getvalue(), "TooLarge"
     except (urllib3.exceptions.HTTPError, OSError) as error:
         error_name = type(error).__name__
-    return bytes(body), "TooSlow" if time.monotonic() >= deadline else error_name
+    return body.getvalue(), _why(deadline, error_name)
+
+
+def _why(deadline: float, error_name: str | None) -> str | None:
+    """What went wrong; what ends after the deadline was ended by it, in whatever way that showed."""
+    return "TooSlow" if time.monotonic() >= deadline else error_name
 
 
 def _rest(retry_after: str) -> timedelta | None:

@@ -12,14 +12,19 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, MutableMapping
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote, quote_plus, unquote
 
 import structlog
 from gunicorn import glogging
 
-_PHONE_NUMBER = re.compile(r"(?<![\w.-])\+?\d{7,15}(?!\w|[.-]\w)")
-"""Not within an id or a number with a fraction; but at the end of a sentence."""
+from receiver.providers import PROVIDERS
+
+_PHONE_NUMBER = re.compile(r"(?<![\d.-])\+?\d{7,15}(?!\d|[.-]\w)")
+"""Not within an id with hyphens or a number with a fraction; but at the end of a sentence, and between letters."""
+_SPACED_NUMBER = re.compile(r"\+(?:[ ()./-]{0,2}\d){7,15}(?!\d)")
+"""As people write one: +41 (79) 302-67-31."""
+_DIGITS = re.compile(r"\+?(?<!\d)\d{7,15}(?!\d)")
 _LEAST_PHONE_NUMBER = 10**10
 """From here on a bare number is taken for a phone number; ids and sizes are smaller."""
 _PATTERNS = [
@@ -39,8 +44,19 @@ _PATTERNS = [
         (r'(invalid input (?:syntax|value) for [^:"]+: )".*"', r"\1[value]"),
     )
 ]
-_ROUTES = ("webhooks", "sent", "messages", "healthz", "readyz", "openapi.json")
-_SLUG = re.compile(r"[a-z-]{1,20}")
+_SHORTEST_SECRET = 4
+"""Characters. A shorter one, of a database on somebody's own machine, would take letters out of every word; it is found
+by the places where secrets stand."""
+_SLUG = "|".join(provider.slug for provider in PROVIDERS)
+_PLAIN_PATH = re.compile(rf"/(?:healthz|readyz|openapi\.json|(?:webhooks|sent)/(?:{_SLUG}))")
+_SECRET_PATH = re.compile(rf"(/webhooks/(?:{_SLUG})/).*")
+_MESSAGE_PATH = re.compile(rf"(/messages/(?:{_SLUG})/)(.+)")
+_MESSAGE_ID = re.compile(r"[\w.+:~-]{1,256}", re.ASCII)
+"""What is shown of others may be anything: a secret behind an escaped ``key=``, a number behind an invisible blank."""
+
+
+def _masked(number: re.Match[str]) -> str:
+    return "***" + re.sub(r"\D", "", number.group())[-3:]
 
 
 class _Redactor:
@@ -54,7 +70,7 @@ class _Redactor:
             text = text.replace(secret, "[secret]")
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
-        return _PHONE_NUMBER.sub(lambda found: "***" + found.group()[-3:], text)
+        return _PHONE_NUMBER.sub(_masked, _SPACED_NUMBER.sub(_masked, text))
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
         return {name: self._value(value) for name, value in event.items() if not name.startswith("_")}
@@ -78,16 +94,18 @@ def _spellings(secret: str) -> Iterator[str]:
 
 
 def shown_path(path: str) -> str:
-    """A request's path as a log may have it: a route of ours, and nothing of one that is none.
+    """A request's path as a log may have it: of a route of ours, and nothing of one that is none.
 
     Somebody who mistypes the address of a webhook sends its secret to a route that does not exist.
     """
-    words = [word for word in path.partition("?")[0].split("/") if word]
-    if words and words[0] not in _ROUTES:
-        return "/[unknown]"
-    if words[:1] == ["webhooks"]:
-        words = [word if _SLUG.fullmatch(word) and n < 2 else "[secret]" for n, word in enumerate(words[:3])]
-    return "/" + "/".join(words)
+    path = path.partition("?")[0]
+    if _PLAIN_PATH.fullmatch(path):
+        return path
+    if found := _SECRET_PATH.fullmatch(path):
+        return f"{found[1]}[secret]"
+    if found := _MESSAGE_PATH.fullmatch(path):
+        return found[1] + (_DIGITS.sub(_masked, found[2]) if _MESSAGE_ID.fullmatch(found[2]) else "[id]")
+    return "/[unknown]"
 
 
 _redactor = _Redactor()
@@ -98,9 +116,9 @@ def redact(text: str) -> str:
     return _redactor.text(text)
 
 
-def configure(secrets: Iterable[str] = ()) -> None:
-    """Send all logs of this process to stdout as JSON lines, without the given secret values."""
-    forms = {form for secret in secrets if secret for form in _spellings(secret)}
+def configure(secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+    """Send all logs of this process to a stream (stdout) as JSON lines, without the given secret values."""
+    forms = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _spellings(secret)}
     _redactor.secrets = tuple(sorted(forms, key=len, reverse=True))
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
@@ -121,7 +139,7 @@ def configure(secrets: Iterable[str] = ()) -> None:
             structlog.processors.JSONRenderer(default=str),
         ],
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]

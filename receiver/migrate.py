@@ -10,32 +10,37 @@ import csv
 import hashlib
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-import psycopg
 import structlog
 
 from receiver import store
-from receiver.database import Connection, connect
+from receiver.database import Connection, connect, transaction
 from receiver.errors import ReceiverError
-from receiver.sql import QUERIES, SQL
+from receiver.patience import patiently
+from receiver.statements import QUERIES, SQL
 
 log = structlog.get_logger(__name__)
 
 _LOCK = 0x7265636569766572  # "receiver" in ASCII
-_LOCK_TIMEOUT = "set local lock_timeout = '1s'"  # a migration that waits for a lock makes every push wait behind it
-_ATTEMPTS = 60
 
 
 def migrate(database_url: str) -> list[str]:
-    """Apply the migrations that are missing, in order, load the code lists, grant rights; gives the versions applied.
+    """Apply the migrations that are missing, in order, load the code lists, grant rights, make the partitions of now.
 
-    Raises ``ReceiverError`` when a file that had been applied was edited, and ``psycopg.Error``.
+    Gives the versions applied. Raises ``ReceiverError`` when a file that had been applied was edited, and
+    ``psycopg.Error``.
     """
     with connect(database_url) as connection:
-        applied = [file.stem for file in _files() if _apply_patiently(connection, file)]
-        _seed(connection)
-        _grant(connection)
+        applied = [
+            file.stem for file in _files() if patiently(partial(_apply, connection, file), doing=f"migrate {file.stem}")
+        ]
+        patiently(partial(_seed, connection), doing="seed")
+        patiently(partial(_grant, connection), doing="grant")
+        patiently(partial(store.execute, connection, "make_partitions"), doing="make_partitions")
     return applied
 
 
@@ -51,23 +56,19 @@ def _files() -> list[Path]:
     return sorted((SQL / "migrations").glob("*.sql"))
 
 
-def _apply_patiently(connection: Connection, file: Path) -> bool:
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return _apply(connection, file)
-        except psycopg.errors.LockNotAvailable:
-            log.warning("migration_waits_for_lock", version=file.stem, attempt=attempt)
-            if attempt == _ATTEMPTS:
-                raise
-            time.sleep(0.5)
-    raise AssertionError("unreachable")
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """One release at a time; and whoever waits for a lock for a second steps back, since all others wait behind it."""
+    with transaction(connection):
+        connection.execute("set local lock_timeout = '1s'")
+        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+        yield
 
 
 def _apply(connection: Connection, file: Path) -> bool:
     sql = file.read_bytes()
     sha256 = hashlib.sha256(sql).hexdigest()
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+    with _alone(connection):
         connection.execute(QUERIES["create_migration_table"])
         known = {row.version: row.sha256 for row in store.query(connection, "migrations")}
         if file.stem in known:
@@ -77,7 +78,6 @@ def _apply(connection: Connection, file: Path) -> bool:
                 )
             return False
         started = time.monotonic()
-        connection.execute(_LOCK_TIMEOUT)
         connection.execute(sql)
         store.execute(connection, "add_migration", version=file.stem, sha256=sha256)
     log.info("migrated", version=file.stem, seconds=round(time.monotonic() - started, 3))
@@ -85,8 +85,7 @@ def _apply(connection: Connection, file: Path) -> bool:
 
 
 def _seed(connection: Connection) -> None:
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+    with _alone(connection):
         for file in sorted((SQL / "codes").glob("*.csv")):
             with file.open(newline="", encoding="utf-8") as lines:
                 rows = json.dumps(list(csv.DictReader(lines)))
@@ -94,8 +93,7 @@ def _seed(connection: Connection) -> None:
 
 
 def _grant(connection: Connection) -> None:
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
-        missing = [row.role for row in store.query(connection, "grant_roles")]
+    with _alone(connection):
+        missing = [row.missing for row in store.query(connection, "grant_roles")]
     if missing:
-        log.info("roles_are_missing", roles=missing)
+        log.info("privileges_are_missing", missing=missing)

@@ -6,21 +6,16 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from receiver import migrate, store
+from receiver import store
 from receiver.database import Connection
 from receiver.settings import Settings
 
 
 def render(connection: Connection, settings: Settings) -> str:
     """The state of the service as text. Raises ``psycopg.Error``."""
-    missing = migrate.pending(connection)
-    if missing:
-        return f"The database is not migrated: {', '.join(missing)} missing. Run: receiver migrate"
     [waiting] = store.query(connection, "status_waiting")
     parts = [
-        _table(
-            "Messages", ("provider", "status", "messages", "last report"), store.query(connection, "status_messages")
-        ),
+        _table("Messages", ("provider", "status", "messages"), store.query(connection, "status_messages")),
         _table("Open gaps", ("provider", "next step", "gaps", "oldest since"), store.query(connection, "status_gaps")),
         _table(
             "Last pull of every store",
@@ -28,7 +23,7 @@ def render(connection: Connection, settings: Settings) -> str:
             store.query(connection, "status_pulls"),
         ),
         _table(
-            "Waits for somebody",
+            "Needs attention",
             ("what", "count", "what to do"),
             [
                 (
@@ -42,10 +37,15 @@ def render(connection: Connection, settings: Settings) -> str:
                     "select error, count(*) from payload where kind = 'unreadable' group by 1",
                 ),
                 ("bodies stored but not read", waiting.unread, "read by the reconciler's next cycle"),
-                ("interrupted pulls", waiting.interrupted_pulls, "select * from pull where outcome = 'interrupted'"),
+                (
+                    "pulls that may have lost reports",
+                    waiting.lost_pulls,
+                    "select * from pull where may_have_lost and repair is distinct from 'searched'",
+                ),
+                ("changes not in the rollups", waiting.unfolded, "folded by the reconciler; views count them"),
             ],
         ),
-        f"Last push: {_cell(waiting.last_push)}",
+        f"Last push, of the last 7 days: {_cell(waiting.last_push)}",
         "\n".join(f"Off: {line}" for line in settings.off()),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from receiver import store
 from receiver.database import Connection
-from receiver.errors import ReceiverError
+from receiver.errors import WrongUse
+from receiver.packing import opened
+from receiver.patience import patiently
 from receiver.providers.wire import plain_number
 from receiver.settings import Settings
 
 _AT_ONCE = 1_000
 """Rows a transaction: pushes never wait long behind one."""
 _BODIES_AT_ONCE = 500
+_PACKED_AT_ONCE = {"limit": 500, "bytes": 256 * 1024}
+"""They hold ten times that, and a bomb a thousand times."""
 _SHORTEST = 6
 """Characters of a destination. Shorter ones stand everywhere, as prices, counts and codes."""
 
@@ -45,7 +51,7 @@ class Erased(NamedTuple):
 
 def prunable(connection: Connection, settings: Settings) -> list[Amount]:
     """What ``prune`` would free, raw bodies first. Raises ``psycopg.Error``."""
-    old = _history_retention(settings)
+    old = settings.history_retention
     [raw] = store.query(connection, "prunable", retention=settings.raw_retention)
     [waiting] = store.query(connection, "prunable_waiting", retention=old)
     [history] = store.query(connection, "prunable_history", retention=old)
@@ -54,7 +60,7 @@ def prunable(connection: Connection, settings: Settings) -> list[Amount]:
         Amount(raw.payloads, "raw bodies", raw.bytes),
         Amount(waiting.payloads, "raw bodies for which no fix came"),
         Amount(waiting.quarantined, "quarantined items for which no fix came"),
-        Amount(history.reports, f"reports of {history.messages} final messages", history.bytes),
+        Amount(history.reports, "reports", history.bytes),
         Amount(rows.pulls, "pulls"),
         Amount(rows.batches, "lists of a batch's destinations"),
         Amount(rows.checks, "look-ups in logs"),
@@ -62,8 +68,11 @@ def prunable(connection: Connection, settings: Settings) -> list[Amount]:
 
 
 def prune(connection: Connection, settings: Settings, progress: Progress) -> list[Amount]:
-    """Delete it in small transactions; calls ``progress`` with each step. Raises ``psycopg.Error``."""
-    old = _history_retention(settings)
+    """Drop whole partitions and delete the rest in small transactions; calls ``progress`` with the rows of each step.
+
+    Raises ``psycopg.Error``.
+    """
+    old = settings.history_retention
 
     def deleted(statement: str, retention: timedelta = old) -> int:
         total = 0
@@ -72,50 +81,49 @@ def prune(connection: Connection, settings: Settings, progress: Progress) -> lis
             progress(count)
         return total
 
+    def dropped(statement: str, retention: timedelta) -> int:
+        total: int = 0
+        while True:
+            drop = partial(store.query, connection, statement, retention=retention)
+            [(partition, count)] = patiently(drop, doing=statement)
+            total += count
+            progress(count)
+            if partition is None:
+                return total
+
     quarantined = deleted("prune_quarantine")  # before their bodies, which they keep
-    raw = Amount(deleted("prune_waiting") + deleted("prune", settings.raw_retention), "raw bodies")
+    raw = deleted("prune_waiting") + dropped("drop_payload", settings.raw_retention)
+    raw += deleted("prune", settings.raw_retention)
     return [
-        raw,
+        Amount(raw, "raw bodies"),
         Amount(quarantined, "quarantined items"),
-        _prune_history(connection, old, progress),
+        Amount(dropped("drop_history", old) + deleted("prune_reports"), "reports"),
         Amount(deleted("prune_pulls"), "pulls"),
         Amount(deleted("prune_batches"), "lists of a batch's destinations"),
         Amount(deleted("prune_checks") + deleted("prune_ranges"), "look-ups in logs"),
     ]
 
 
-def _prune_history(connection: Connection, retention: timedelta, progress: Progress) -> Amount:
-    messages, reports, after = 0, 0, 0
-    while True:
-        [row] = store.query(connection, "prune_history", after=after, retention=retention, limit=_AT_ONCE)
-        if row.last is None:
-            return Amount(reports, f"reports of {messages} final messages")
-        messages, reports, after = messages + row.messages, reports + row.reports, row.last
-        progress(row.reports)
-
-
-def _history_retention(settings: Settings) -> timedelta:
-    """Never shorter than that of raw bodies: they are the evidence of the history, not the other way round."""
-    return max(settings.history_retention, settings.raw_retention)
-
-
 def forget(connection: Connection, destination: str, progress: Progress) -> Erased:
     """Erase a destination from every table, and see to it that no later report brings it back.
 
-    It may be written as people write phone numbers. Raises ``ReceiverError`` for one that is too short to be told from
-    other numbers, and ``psycopg.Error``; after an interruption the next run completes it.
+    It may be written as people write phone numbers. Raises ``WrongUse`` for one that is too short to be told from
+    other numbers or that has no country code, and ``psycopg.Error``; after an interruption the next run completes it.
     """
     plain = _plain(destination)
     if len(plain) < _SHORTEST:
-        raise ReceiverError(f"a destination has at least {_SHORTEST} characters: others cannot be found by it")
+        raise WrongUse(f"a destination has at least {_SHORTEST} characters: others cannot be found by it")
     [begun] = store.query(connection, "begin_erasure", destination=plain)
     both = {"destination": plain, "alias": begun.alias}
     [found] = store.query(connection, "erase_messages", **both)
     bodies = 0
-    for number, read in _erase_bodies(connection, both):
+    for number, read in chain(_erase_bodies(connection, both), _erase_packed(connection, both)):
         bodies += number
         progress(read)
     [elsewhere] = store.query(connection, "erase_elsewhere", **both)
+    while store.query(connection, "fold_rollups", limit=_AT_ONCE)[0].folded == _AT_ONCE:
+        pass  # channels, networks and currencies are counted, and may be anything
+    store.query(connection, "renew_statistics")
     erased = Erased(found.messages, found.reports, bodies, elsewhere.touched)
     store.execute(connection, "finish_erasure", id=begun.id, **erased._asdict())
     return erased
@@ -131,6 +139,20 @@ def _erase_bodies(connection: Connection, both: dict[str, str]) -> Iterator[tupl
         after = row.last
 
 
+def _erase_packed(connection: Connection, both: dict[str, str]) -> Iterator[tuple[int, int]]:
+    after = 0
+    while rows := store.query(connection, "packed_bodies", after=after, **_PACKED_AT_ONCE):
+        plain = [opened(row.body) for row in rows]
+        [row] = store.query(connection, "erase_packed_bodies", **both, ids=[row.id for row in rows], plain=plain)
+        yield row.changed, 0  # they were counted with the others
+        after = rows[-1].id
+
+
 def _plain(destination: str) -> str:
-    digits = re.sub(r"[\s()./-]", "", destination)
-    return plain_number(digits) if plain_number(digits).isdecimal() else destination.strip()
+    number = plain_number(re.sub(r"[\s()./-]", "", destination))
+    if not number.isdecimal():
+        return destination.strip()
+    number = number.removeprefix("00")
+    if number.startswith("0"):
+        raise WrongUse("a phone number is written with its country code, and does not begin with a single 0")
+    return number

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from receiver import store
 from receiver.database import Connection
+from receiver.exchange import finish_pulls, note_of
 from receiver.packing import readable
 from receiver.providers.base import Provider
-from receiver.reports import Source
+from receiver.reports import Batch, Source
 
-_AT_ONCE = 100
+_AT_ONCE = {"limit": 100, "bytes": 8 * 1024 * 1024}
+"""Bodies in memory, and one more of whatever size."""
+_REPORTS_AT_ONCE = 2_000
+"""In one transaction: as many as one statement takes (see ``store``)."""
 
 
 def read_unread(connection: Connection, providers: Sequence[Provider]) -> int:
-    """Read the bodies whose process died after it had stored them; gives how many."""
+    """Read the bodies whose process died after it had stored them; gives how many.
+
+    Says in ``pull`` what they held, as that process would have.
+    """
     count = 0
-    while rows := store.query(connection, "unread", limit=_AT_ONCE):
-        count += len(_read_again(connection, providers, rows))
+    while rows := store.query(connection, "unread", **_AT_ONCE):
+        pull_ids = {row.id: row.pull_id for row in rows if row.pull_id is not None}
+        for group in groups(arrival_of(row, providers) for row in rows):
+            recorded = store.record_each(connection, group)
+            notes = [
+                note_of(pull_ids[one.payload_id], arrival, one)
+                for arrival, one in zip(group, recorded, strict=True)
+                if one.payload_id in pull_ids
+            ]
+            finish_pulls(connection, notes)
+            count += len(group)
     return count
 
 
@@ -28,25 +44,44 @@ def replay(
     """Read all bodies again that could not be read or hold quarantined items; calls ``progress`` with each step."""
     outcomes: list[store.Recorded] = []
     last = 0
-    while rows := store.query(connection, "to_replay", after=last, limit=_AT_ONCE):
-        outcomes += _read_again(connection, providers, rows)
+    while rows := store.query(connection, "to_replay", after=last, **_AT_ONCE):
+        for group in groups(arrival_of(row, providers) for row in rows):
+            outcomes += store.record_each(connection, group)
         last = rows[-1].id
         progress(len(rows))
     return outcomes
 
 
-def _read_again(connection: Connection, providers: Sequence[Provider], rows: Sequence[Any]) -> list[store.Recorded]:
-    by_name = {provider.name: provider for provider in providers}
-    arrivals = [
-        store.read(
-            by_name[row.provider],
-            Source(row.source),
-            readable(row.body),
-            row.content_type or "",
-            channel=row.channel,
-            batch_id=row.batch_id,
-            payload_id=row.id,
-        )
-        for row in rows
-    ]
-    return store.record_each(connection, arrivals)
+def arrival_of(row: Any, providers: Sequence[Provider]) -> store.Arrival:
+    """Have a stored body (a row of ``unread``, ``to_replay`` or ``stored_bodies``) read by its provider.
+
+    It may make a batch known. What it counts is old by now: a newer answer may have told more.
+    """
+    [provider] = [provider for provider in providers if provider.name == row.provider]
+    arrival = store.read(
+        provider,
+        Source(row.source),
+        readable(row.body),
+        row.content_type or "",
+        channel=row.channel,
+        batch_id=row.batch_id,
+        payload_id=row.id,
+    )
+    batches = tuple(Batch(batch.batch_id, destinations=batch.destinations) for batch in arrival.reading.batches)
+    arrival.reading = arrival.reading._replace(batches=batches)
+    return arrival
+
+
+def groups(arrivals: Iterable[store.Arrival]) -> Iterator[list[store.Arrival]]:
+    """As many bodies at once as hold the reports of one transaction; a larger body stands alone."""
+    group: list[store.Arrival] = []
+    size = 0
+    for arrival in arrivals:
+        reports = max(1, len(arrival.reading.reports))
+        if group and size + reports > _REPORTS_AT_ONCE:
+            yield group
+            group, size = [], 0
+        group.append(arrival)
+        size += reports
+    if group:
+        yield group

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TypeVar, cast
 
 import structlog
 from environs import Env, EnvError
@@ -19,11 +22,21 @@ from receiver.providers.base import Provider
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 
+MOST_PROCESSES = 4
+"""Web processes by default, however many cores there are: with a reconciler they fit into 20 database connections."""
 _POSITIVE = validate.Range(min=0, min_inclusive=False)
 _LONGEST = timedelta(days=36_525)
 """A century: the database cannot subtract much more from today, and threads cannot wait much longer."""
+_ENCODE = "(is the password percent-encoded? an @ is %40, a / is %2F, a : is %3A, a % is %25)"
+_OPTIONS = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "channel_binding": ("disable", "prefer", "require"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}
+"""Those of a database address that only the connection itself would refuse, quoting the value."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class Settings:
         """Every secret value, for redaction."""
         values = [*self.api_tokens, *(secret for provider in self.providers for secret in provider.secrets())]
         if password := conninfo_to_dict(self.database_url).get("password"):
-            values += variables.spellings(str(password))
+            values.append(str(password))
         return tuple(values)
 
     def off(self) -> tuple[str, ...]:
@@ -72,28 +85,44 @@ def announce(configuration: Settings) -> None:
 
 
 def load() -> Settings:
-    """Read and check the environment. Raises ``SettingsError`` that names the variable and prints no value."""
+    """Read and check the environment. Raises ``SettingsError`` with a line for each variable that is wrong.
+
+    A line names its variable and prints no value. Of a provider's variables only the first wrong one is told.
+    """
     env = Env()
-    try:
-        return Settings(
-            database_url=_database_url(env),
-            api_tokens=variables.secrets(env, "API_TOKENS"),
-            providers=tuple(provider.from_env(env) for provider in PROVIDERS),
-            reconcile_interval=_duration(env, "RECONCILE_INTERVAL_SECONDS", 60, "seconds"),
-            overdue_after=_duration(env, "OVERDUE_AFTER_SECONDS", 600, "seconds"),
-            give_up_after=_duration(env, "GIVE_UP_AFTER_HOURS", 72, "hours"),
-            raw_retention=_duration(env, "RAW_RETENTION_DAYS", 90, "days"),
-            history_retention=_duration(env, "HISTORY_RETENTION_DAYS", 400, "days"),
-            max_body_bytes=env.int("MAX_BODY_BYTES", 16 * 1024 * 1024, validate=_POSITIVE),
-            webhook_deadline=_duration(env, "WEBHOOK_DEADLINE_SECONDS", 5, "seconds").total_seconds(),
-            allowed_sources=_networks(env, "WEBHOOK_ALLOWED_SOURCES"),
-            trusted_hops=env.int("TRUSTED_PROXY_HOPS", 0, validate=validate.Range(0, 10)),
-            port=env.int("PORT", 8000, validate=validate.Range(1, 65_535)),
-            web_concurrency=env.int("WEB_CONCURRENCY", 2, validate=_POSITIVE),
-        )
-    except EnvError as error:
-        text = str(error).replace("Environment variable ", "")
-        raise SettingsError(text.translate(dict.fromkeys(map(ord, "[]\"'")))) from None
+    wrong: dict[str, None] = {}
+
+    def read(reader: Callable[[Env], T]) -> T:
+        try:
+            return reader(env)
+        except EnvError as error:
+            line = str(error).replace("Environment variable ", "")
+            wrong[line.translate(dict.fromkeys(map(ord, "[]\"'")))] = None
+        except SettingsError as error:
+            wrong[str(error)] = None
+        return cast(T, None)  # nobody sees it
+
+    found = Settings(
+        database_url=read(_database_url),
+        api_tokens=read(lambda env: variables.secrets(env, "API_TOKENS")),
+        providers=tuple(read(provider.from_env) for provider in PROVIDERS),
+        reconcile_interval=read(lambda env: _duration(env, "RECONCILE_INTERVAL_SECONDS", 60, "seconds")),
+        overdue_after=read(lambda env: _duration(env, "OVERDUE_AFTER_SECONDS", 600, "seconds")),
+        give_up_after=read(lambda env: _duration(env, "GIVE_UP_AFTER_HOURS", 72, "hours")),
+        raw_retention=read(_raw_retention),
+        history_retention=read(_history_retention),
+        max_body_bytes=read(lambda env: env.int("MAX_BODY_BYTES", 16 * 1024 * 1024, validate=_POSITIVE)),
+        webhook_deadline=read(lambda env: _duration(env, "WEBHOOK_DEADLINE_SECONDS", 5, "seconds").total_seconds()),
+        allowed_sources=read(lambda env: _networks(env, "WEBHOOK_ALLOWED_SOURCES")),
+        trusted_hops=read(lambda env: env.int("TRUSTED_PROXY_HOPS", 0, validate=validate.Range(0, 10))),
+        port=read(lambda env: env.int("PORT", 8000, validate=validate.Range(1, 65_535))),
+        web_concurrency=read(
+            lambda env: env.int("WEB_CONCURRENCY", min(os.cpu_count() or 1, MOST_PROCESSES), validate=_POSITIVE)
+        ),
+    )
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+    return found
 
 
 def _networks(env: Env, name: str) -> tuple[Network, ...]:
@@ -112,12 +141,36 @@ def _duration(env: Env, name: str, default: float, unit: str) -> timedelta:
     return timedelta(**{unit: value})
 
 
+def _raw_retention(env: Env) -> timedelta:
+    return _duration(env, "RAW_RETENTION_DAYS", 90, "days")
+
+
+def _history_retention(env: Env) -> timedelta:
+    raw = _raw_retention(env)
+    history = _duration(env, "HISTORY_RETENTION_DAYS", max(400, raw / timedelta(days=1)), "days")
+    if history < raw:  # raw bodies are the evidence of the history
+        raise SettingsError("HISTORY_RETENTION_DAYS invalid: must not be less than RAW_RETENTION_DAYS")
+    return history
+
+
 def _database_url(env: Env) -> str:
     url = variables.text(env, "DATABASE_URL")
     if not url:  # libpq would connect to whatever this machine has
         raise SettingsError("DATABASE_URL not set")
     try:
-        conninfo_to_dict(url)
+        parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     except ProgrammingError:
-        raise SettingsError("DATABASE_URL invalid: not a postgres:// or postgresql:// URL") from None
+        raise SettingsError(f"DATABASE_URL invalid: not a postgres:// or postgresql:// URL {_ENCODE}") from None
+    # What libpq takes for a host or a database is quoted when that cannot be reached, and may be half of a password.
+    if "@" in parts.get("host", "") + parts.get("dbname", ""):
+        raise SettingsError(f"DATABASE_URL invalid: an @ in the host or the database {_ENCODE}")
+    if not all(_is_port(port) for port in parts.get("port", "").split(",") if port):
+        raise SettingsError(f"DATABASE_URL invalid: the port must be 1 to 65535 {_ENCODE}")
+    for option, known in _OPTIONS.items():
+        if parts.get(option, known[0]) not in known:
+            raise SettingsError(f"DATABASE_URL invalid: {option} must be one of {', '.join(known)}")
     return url
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, NamedTuple
 
+import msgspec
 import psycopg
 import structlog
+from msgspec.structs import asdict
 from psycopg.errors import ProgramLimitExceeded
 from psycopg.rows import namedtuple_row
 
-from receiver.database import Connection
+from receiver.database import Connection, transaction
 from receiver.errors import Unreadable
+from receiver.packing import is_packed, opened
 from receiver.providers.base import Provider
-from receiver.reports import DeliveryReport, Reading, Rejected, Source
-from receiver.sql import QUERIES
+from receiver.reports import LONGEST_REJECTED, DeliveryReport, Reading, Rejected, Source, content_digest
+from receiver.settings import Settings
+from receiver.statements import QUERIES
 
 log = structlog.get_logger(__name__)
 
@@ -26,10 +29,12 @@ _NOTHING = Reading("unreadable", [], [])
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, ProgramLimitExceeded, ValueError, ArithmeticError)
 """For these the content itself is to blame: a value that a column or an index does not take, or that Python cannot
 write as text. Anything else is trouble of the database, and passes."""
-_CONTENT_LIMIT = 10_000
 _AT_ONCE = 2_000
 """Reports that one statement takes: the largest push that a provider makes. Written at once, those of a much larger
 body would need several times its size, in our memory and in the database's."""
+_TEXT_AT_ONCE = 2 * 1024 * 1024
+"""Characters of callback data that one statement takes, in all its reports together. That is the one text that may be
+long: 1,000 reports with the most that is allowed have twice as much, and are written by two statements."""
 
 
 @dataclass(slots=True)
@@ -100,20 +105,23 @@ def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[Recorded
 
     Raises ``psycopg.Error``; then nothing of it is written.
     """
+    reports = [_report(n, report) for n, arrival in enumerate(arrivals, 1) for report in arrival.reading.reports]
     parameters = {
-        "arrivals": json.dumps([_arrival(n, arrival) for n, arrival in enumerate(arrivals, 1)]),
+        "arrivals": msgspec.json.encode([_arrival(n, arrival) for n, arrival in enumerate(arrivals, 1)]).decode(),
         "bodies": [b"" if arrival.payload_id else arrival.body for arrival in arrivals],
-        "reports": _array(_report(n, report) for n, a in enumerate(arrivals, 1) for report in a.reading.reports),
+        "reports": f"[{b','.join(reports).decode()}]",
         "rejects": _array(
-            _reject(n, a.provider, item) for n, a in enumerate(arrivals, 1) for item in a.reading.rejected
+            [_reject(n, a.provider, item) for n, a in enumerate(arrivals, 1) for item in a.reading.rejected]
         ),
         "batches": _array(
-            {"provider": arrival.provider, "source": arrival.source, **batch._asdict()}
-            for arrival in arrivals
-            for batch in arrival.reading.batches
+            [
+                {"provider": arrival.provider, "source": arrival.source, **batch._asdict()}
+                for arrival in arrivals
+                for batch in arrival.reading.batches
+            ]
         ),
     }
-    rows = connection.execute(QUERIES["record"], parameters).fetchall()
+    rows = with_bodies(connection, "record", parameters)
     return [_recorded(arrivals[n - 1].reading, *row) for n, *row in sorted(rows)]
 
 
@@ -126,7 +134,7 @@ def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Rec
     """
     if not arrivals:  # no answer of a provider could be read: there is nothing to ask the database
         return []
-    is_large = any(len(arrival.reading.reports) > _AT_ONCE for arrival in arrivals)
+    is_large = any(_is_large(arrival.reading.reports) for arrival in arrivals)
     if is_large and len(arrivals) == 1:
         return [_record_in_parts(connection, arrivals[0])]
     try:
@@ -136,6 +144,24 @@ def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Rec
         if len(arrivals) == 1:
             return [_record_what_is_accepted(connection, arrivals[0], refusal)]
     return [recorded for arrival in arrivals for recorded in record_each(connection, [arrival])]
+
+
+def _is_large(reports: Sequence[DeliveryReport]) -> bool:
+    text = sum(len(report.callback_data or "") for report in reports)
+    return len(reports) > _AT_ONCE or (len(reports) > 1 and text > _TEXT_AT_ONCE)
+
+
+def _parts(reports: Sequence[DeliveryReport]) -> Iterator[list[DeliveryReport]]:
+    part: list[DeliveryReport] = []
+    text = 0
+    for report in reports:
+        length = len(report.callback_data or "")
+        if part and (len(part) == _AT_ONCE or text + length > _TEXT_AT_ONCE):
+            yield part
+            part, text = [], 0
+        part.append(report)
+        text += length
+    yield part
 
 
 def _record_in_parts(connection: Connection, arrival: Arrival) -> Recorded:
@@ -148,13 +174,13 @@ def _record_in_parts(connection: Connection, arrival: Arrival) -> Recorded:
     kept: list[DeliveryReport] = []
     rejected = whole.rejected
     changed = duplicates = 0
-    for start in range(0, len(whole.reports), _AT_ONCE):
-        end = start + _AT_ONCE
-        is_last = end >= len(whole.reports)
+    parts = list(_parts(whole.reports))
+    for number, reports in enumerate(parts, 1):
+        is_last = number == len(parts)
         reading = whole._replace(
-            reports=whole.reports[start:end],
+            reports=reports,
             rejected=rejected if is_last else [],
-            batches=() if start else whole.batches,
+            batches=whole.batches if number == 1 else (),
         )
         part = replace(arrival, reading=reading, is_part=not is_last)
         [recorded] = record_each(connection, [part])
@@ -177,7 +203,8 @@ def _record_what_is_accepted(connection: Connection, arrival: Arrival, refusal: 
         if reason is None:
             kept.append(report)
         else:
-            refused.append(Rejected(report.item, reason, json.dumps(report._asdict(), default=str)))
+            text = json.dumps(asdict(report), default=str)[:LONGEST_REJECTED]
+            refused.append(Rejected(report.item, reason, text))
     if refused:
         arrival.reading = arrival.reading._replace(reports=kept, rejected=[*arrival.reading.rejected, *refused])
         try:
@@ -191,7 +218,7 @@ def _record_what_is_accepted(connection: Connection, arrival: Arrival, refusal: 
 def _refusal_of(connection: Connection, arrival: Arrival, report: DeliveryReport) -> str | None:
     probe = Arrival(arrival.provider, arrival.source, b"", Reading("probe", [report], []))
     try:
-        with connection.transaction(force_rollback=True):
+        with transaction(connection, force_rollback=True):
             record(connection, [probe])
     except _REFUSALS as refusal:
         return _refusal(refusal)
@@ -202,16 +229,9 @@ def _refusal(error: Exception) -> str:
     return f"refused by the database: {type(error).__name__}"
 
 
-def _array(items: Any) -> str:
-    return json.dumps(list(items), default=_json)
-
-
-def _json(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(type(value).__name__)
+def _array(items: list[dict[str, Any]]) -> str:
+    """As ASCII: what was refused may hold text that UTF-8 cannot."""
+    return json.dumps(items) if items else "[]"
 
 
 def _arrival(n: int, arrival: Arrival) -> dict[str, Any]:
@@ -233,8 +253,10 @@ def _plain(header: str) -> str:
     return header.replace("\x00", "")[:200]
 
 
-def _report(n: int, report: DeliveryReport) -> dict[str, Any]:
-    return {"arrival": n, "digest": "\\x" + report.digest().hex(), **report._asdict()}
+def _report(n: int, report: DeliveryReport) -> bytes:
+    """As JSON. It is encoded once, for the digest and for the database."""
+    encoded = report.encoded()
+    return f'{{"arrival":{n},"digest":"\\\\x{content_digest(encoded).hex()}",'.encode() + encoded[1:]
 
 
 def _reject(n: int, provider: str, rejected: Rejected) -> dict[str, Any]:
@@ -243,7 +265,7 @@ def _reject(n: int, provider: str, rejected: Rejected) -> dict[str, Any]:
         "provider": provider,
         "item": rejected.item,
         "reason": rejected.reason,
-        "content": rejected.text[:_CONTENT_LIMIT],
+        "content": rejected.text,
     }
 
 
@@ -259,6 +281,19 @@ def query(connection: Connection, statement: str, /, **parameters: Any) -> list[
         return cursor.fetchall() if cursor.description else []
 
 
+def with_bodies(connection: Connection, statement: str, parameters: dict[str, Any]) -> list[Any]:
+    """The rows of a named statement that stores ``bodies``, as tuples.
+
+    It gives none where somebody is forgotten and a body is packed, as the database cannot look into it: then it gets
+    them once more, in plain.
+    """
+    rows = connection.execute(QUERIES[statement], parameters).fetchall()
+    if not rows and any(is_packed(body) for body in parameters["bodies"]):
+        plain = [opened(body) for body in parameters["bodies"]]
+        rows = connection.execute(QUERIES[statement], {**parameters, "bodies": plain}).fetchall()
+    return rows
+
+
 def execute(connection: Connection, statement: str, /, **parameters: Any) -> int:
     """Run a named statement; gives the number of rows that it touched."""
     return connection.execute(QUERIES[statement], parameters).rowcount
@@ -268,3 +303,9 @@ def message(connection: Connection, provider: str, message_id: str) -> str | Non
     """Current status and history of a message at all its destinations, as JSON text; None where it is unknown."""
     rows = query(connection, "message", provider=provider, message_id=message_id)
     return rows[0][0] if rows else None
+
+
+def publish_settings(connection: Connection, settings: Settings) -> None:
+    """Tell the views what this process was started with. Raises ``psycopg.Error``."""
+    for name in ("overdue_after", "give_up_after", "reconcile_interval"):
+        execute(connection, "publish_setting", name=name, value=getattr(settings, name))

@@ -1,8 +1,11 @@
 -- The statements of the service, by name. `-- name: what it does` starts one.
 
--- record: everything that some bodies hold, in one statement (see migrations/0002_record.sql)
+-- record: everything that some bodies hold, in one statement (see migrations/0002_record.sql); nothing where packed ones must be opened
 select arrival, payload_id, fresh, changed
 from record(%(arrivals)s, %(bodies)b, %(reports)s, %(rejects)s, %(batches)s);
+
+-- make_partitions: those of now and of the days to come; the reconciler may be off for a week
+select name from make_partitions(now(), now() + interval '7 days') as name;
 
 -- publish_setting: the views know the settings of the running processes
 insert into setting (name, value) values (%(name)s, %(value)s)
@@ -13,10 +16,9 @@ select json_build_object(
   'provider', %(provider)s::text,
   'message_id', %(message_id)s::text,
   'messages', json_agg(row_to_json(m)::jsonb || jsonb_build_object('history', (
-    select coalesce(jsonb_agg(to_jsonb(d) - array['id', 'digest', 'provider', 'message_id', 'destination', 'item']
-                              order by d.received_at, d.id), '[]')
-    from delivery_report d
-    where (d.provider, d.message_id, d.destination) = (m.provider, m.message_id, m.destination)
+    select coalesce(jsonb_agg(to_jsonb(d) - array['digest', 'provider', 'message_id', 'destination', 'item']
+                              order by d.received_at, d.payload_id, d.item), '[]')
+    from history_of(array[row(m.provider, m.message_id, m.destination)::message_key], array[m.first_seen_at]) d
   )) order by m.destination)
 )::text
 from message_status m
@@ -27,7 +29,9 @@ having count(*) > 0;
 insert into pull_lease as lease (provider, endpoint, holder, leased_until)
 values (%(provider)s, %(endpoint)s, %(holder)s, now() + %(lease)s)
 on conflict (provider, endpoint) do update set holder = excluded.holder, leased_until = excluded.leased_until
-where (lease.leased_until < now() or lease.holder = excluded.holder) and lease.not_before <= now()
+-- Twice the longest that is ever given is of a clock that went back; a little more is of somebody who came before us.
+where (lease.leased_until not between now() and now() + 2 * %(lease)s or lease.holder = excluded.holder)
+  and lease.not_before not between now() and now() + interval '2 hours'
 returning true;
 
 -- release_lease: let others have the store; after a failure nobody reads it before the rest is over
@@ -39,14 +43,17 @@ update pull_lease set
     else '-infinity' end
 where provider = %(provider)s and endpoint = %(endpoint)s and holder = %(holder)s;
 
--- begin_pull: the intent, committed before the request; nothing when the lease is no longer ours
+-- begin_pulls: the intents, committed before the requests; nothing when the lease is no longer ours
 with lease as (
   update pull_lease set leased_until = now() + %(lease)s
   where provider = %(provider)s and endpoint = %(endpoint)s and holder = %(holder)s and leased_until >= now()
   returning 1
 )
-insert into pull (provider, endpoint, source, channel, batch_id, params)
-select %(provider)s, %(endpoint)s, %(source)s, %(channel)s, %(batch_id)s, %(params)s from lease
+insert into pull (provider, endpoint, source, channel, batch_id, one_time, params)
+select %(provider)s, %(endpoint)s, source, channel, batch_id, one_time, params
+from lease cross join json_to_recordset(%(pulls)s) as p (
+  n int, source report_source, channel text, batch_id text, one_time boolean, params jsonb)
+order by n
 returning id;
 
 -- pulled_since: whether the last good answer is younger
@@ -54,49 +61,62 @@ select true as found from pull
 where provider = %(provider)s and endpoint = %(endpoint)s and outcome = 'ok' and started_at > now() - %(age)s
 limit 1;
 
--- answer_pull: the raw answer, committed before anything is made of it
-with answered as (
-  update pull set finished_at = clock_timestamp(), outcome = %(outcome)s, http_status = %(http_status)s, error = %(error)s
-  where id = %(pull_id)s
-  returning id, provider, source, channel
+-- answer_pulls: the raw answers, committed before anything is made of them; gives the ids of the bodies, NULL where nothing came; does and gives nothing where packed ones must be opened
+with came as (
+  select * from json_to_recordset(%(answers)s) as a (
+    n int, pull_id bigint, outcome text, http_status int, error text, content_type text, kind text, has_body boolean)
+  where (select not must_be_opened(%(bodies)b::bytea[]))
+), answered as (
+  update pull set finished_at = clock_timestamp(), outcome = came.outcome, http_status = came.http_status, error = came.error
+  from came where pull.id = came.pull_id
+  returning pull.id, pull.provider, pull.source, pull.channel
+), kept as (
+  insert into payload (received_at, provider, source, channel, content_type, body, pull_id, kind, error)
+  select clock_timestamp(), provider, source, channel, content_type, without_forgotten((%(bodies)b::bytea[])[n], source, kind),
+         pull_id, kind, error
+  from came join answered on answered.id = pull_id
+  where has_body
+  returning id, pull_id
 )
-insert into payload (received_at, provider, source, channel, content_type, body, pull_id, kind, error)
-select clock_timestamp(), provider, source, channel, %(content_type)s, without_forgotten(%(body)b::bytea), id, %(kind)s, %(error)s
-from answered
-where %(body)b::bytea is not null
-returning id;
+select kept.id as payload_id from came left join kept using (pull_id) order by n;
 
--- finish_pull: what the answer held
-update pull set entries = %(entries)s, fresh = %(fresh)s, outcome = %(outcome)s, error = %(error)s where id = %(pull_id)s;
+-- finish_pulls: what the answers held
+update pull p set entries = a.entries, fresh = a.fresh, outcome = a.outcome, error = a.error
+from json_to_recordset(%(pulls)s) as a (id bigint, entries int, fresh int, outcome text, error text)
+where p.id = a.id;
 
 -- interrupt_pulls: whose process died between intent and answer
 update pull set outcome = 'interrupted', finished_at = now()
 where outcome = 'started' and started_at < now() - %(lease)s
 returning id, provider, endpoint, started_at;
 
--- due_batches: what is to be asked about now, the longest waiting first
-select batch_id from sent_batch
+-- due_batches: what is to be asked about now, the longest waiting first; size is in messages, as far as it is known
+select batch_id, coalesce(total, cardinality(destinations), 0) as size from sent_batch
 where provider = %(provider)s and next_pull_at <= now()
 order by next_pull_at
 limit %(limit)s;
 
--- batch_answered: next question after a growing time, or never when all is final or too old
+-- schedule_batches: after an answer (with its entries) the next question comes after a growing time, or never when all is final or too old; without one, less and less often
 update sent_batch b set
-  pulls = pulls + 1, failures = 0, pulled_at = now(),
+  pulls = pulls + is_answered::int, failures = case when is_answered then 0 else failures + 1 end, pulled_at = now(),
+  is_named = is_named or is_answered
+    and exists (select from message_status m where (m.provider, m.batch_id) = (b.provider, b.batch_id))
+    and not exists (select unnest(b.destinations) except
+                    select m.destination from message_status m where (m.provider, m.batch_id) = (b.provider, b.batch_id)),
   next_pull_at = case
-    when %(entries)s >= total and not exists (
+    when entries >= total and not exists (
       select from message_status m where (m.provider, m.batch_id) = (b.provider, b.batch_id) and not m.is_final) then null
     when learned_at + %(give_up)s <= now() then null
-    else now() + greatest(%(interval)s, least((now() - learned_at) / 2, interval '4 hours')) end
-where provider = %(provider)s and batch_id = %(batch_id)s;
-
--- batch_failed: ask again later, less and less often
-update sent_batch set
-  failures = failures + 1, pulled_at = now(),
-  next_pull_at = case
-    when learned_at + %(give_up)s <= now() then null
+    when is_answered then now() + greatest(%(interval)s, least((now() - learned_at) / 2, interval '4 hours'))
     else now() + least(%(interval)s * power(2, least(failures, 20)), interval '1 hour') end
-where provider = %(provider)s and batch_id = %(batch_id)s;
+from (
+  select provider, batch_id, asked.entries, asked.entries is not null as is_answered
+  from sent_batch join json_to_recordset(%(asked)s) as asked (batch_id text, entries int) using (batch_id)
+  where provider = %(provider)s
+  order by provider, batch_id  -- locked in the order of their keys, as record() does
+  for update of sent_batch
+) asked
+where (b.provider, b.batch_id) = (asked.provider, asked.batch_id);
 
 -- forget_checks: messages that got their final report, or are too old for the log
 delete from message_check c
@@ -124,91 +144,150 @@ update message_check set
 where provider = %(provider)s and endpoint = %(endpoint)s and message_id = any(%(message_ids)s);
 
 -- order_repair: one-time pulls that may have lost reports, once the store answers again: the log is searched for all that was sent in its window before them, and a little longer, as the provider's clock may be ahead
-with lost as (
-  update pull set repair_at = now()
-  where provider = %(provider)s and endpoint = %(repairs)s and source = 'pull' and repair_at is null
+with lost as materialized (
+  select id, started_at, finished_at from pull
+  where provider = %(provider)s and endpoint = %(repairs)s and may_have_lost and repair is null
     and started_at > now() - %(window)s
-    and (outcome in ('network_error', 'unreadable', 'interrupted') or http_status >= 500)
     and id < (select max(id) from pull where provider = %(provider)s and endpoint = %(repairs)s and outcome = 'ok')
-  returning started_at, finished_at
+), ordered as (
+  update pull set repair = 'ordered', repair_id = (select max(id) from lost) where id in (select id from lost)
 )
-insert into log_range (provider, endpoint, sent_since, sent_until)
-select %(provider)s, %(endpoint)s, min(started_at) - %(window)s, max(finished_at) + interval '5 minutes'
+insert into log_range (provider, endpoint, repair_id, sent_since, sent_until)
+select %(provider)s, %(endpoint)s, max(id), min(started_at) - %(window)s, max(finished_at) + interval '5 minutes'
 from lost having count(*) > 0;
 
--- next_range: what of a log is searched now; what is older than its window it does not know any more
-select id, case when cursor is null then greatest(sent_since, now() - %(window)s) else sent_since end as sent_since,
-       sent_until, cursor
-from log_range
+-- next_range: what of a log is searched now
+select id, sent_since, sent_until, cursor from log_range
 where provider = %(provider)s and endpoint = %(endpoint)s
 order by id
 limit 1;
 
--- forget_ranges: what the log does not know any more
-delete from log_range
-where provider = %(provider)s and endpoint = %(endpoint)s and sent_until < now() - %(window)s;
+-- forget_ranges: what the log does not know any more; an hour of two days more or less is what clocks and our own pace cost
+with gone as (
+  delete from log_range
+  where provider = %(provider)s and endpoint = %(endpoint)s and sent_until < now() - %(window)s
+  returning repair_id
+), cut as (
+  update log_range r set sent_since = now() - %(window)s
+  from log_range old
+  where r.id = old.id and r.provider = %(provider)s and r.endpoint = %(endpoint)s and r.cursor is null
+    and r.sent_since < now() - %(window)s and r.sent_until >= now() - %(window)s
+  returning r.repair_id, old.sent_since
+)
+update pull set repair = 'incomplete'
+where repair_id in (select repair_id from gone
+                    union all select repair_id from cut where sent_since < now() - %(window)s - interval '1 hour');
 
 -- continue_range: the same question goes on at a cursor, or from the start again
-update log_range set sent_since = %(since)s, cursor = %(cursor)s where id = %(id)s;
+update log_range set cursor = %(cursor)s where id = %(id)s;
 
--- halve_range: it holds more than a page
+-- halve_range: it holds more than a page, or what the provider cannot tell
 with gone as (
-  delete from log_range where id = %(id)s returning provider, endpoint, sent_since, sent_until
+  delete from log_range where id = %(id)s returning provider, endpoint, repair_id, sent_since, sent_until
 )
-insert into log_range (provider, endpoint, sent_since, sent_until)
-select gone.provider, gone.endpoint, half.since, half.until
+insert into log_range (provider, endpoint, repair_id, sent_since, sent_until)
+select gone.provider, gone.endpoint, gone.repair_id, half.since, half.until
 from gone
-cross join lateral (select greatest(gone.sent_since, now() - %(window)s)) s (since)
-cross join lateral (values (s.since, s.since + (gone.sent_until - s.since) / 2),
-                           (s.since + (gone.sent_until - s.since) / 2, gone.sent_until)) half (since, until);
+cross join lateral (select sent_since + (sent_until - sent_since) / 2) middle (at)
+cross join lateral (values (sent_since, middle.at), (middle.at, sent_until)) half (since, until);
 
--- drop_range: it is searched
-delete from log_range where id = %(id)s;
+-- drop_range: it is searched, or cannot be searched any further
+with gone as (delete from log_range where id = %(id)s returning id, repair_id)
+update pull set repair = case when %(searched)s then 'searched' else 'incomplete' end
+from gone
+where pull.repair_id = gone.repair_id and repair = 'ordered'
+  and not (%(searched)s and exists (select from log_range r where r.repair_id = gone.repair_id and r.id <> gone.id));
 
 -- drop_batch: an id that cannot be asked about
 update sent_batch set next_pull_at = null where provider = %(provider)s and batch_id = %(batch_id)s;
 
--- unread: bodies that were stored but not read, because the process died in between
-select p.id, p.provider, p.source::text, p.channel, p.content_type, p.body, pull.batch_id
-from payload p left join pull on pull.id = p.pull_id
-where p.kind is null and p.received_at < now() - interval '1 minute'
-order by p.id
-limit %(limit)s;
+-- unread: bodies that were stored but not read, because the process died in between, as many as fit into some bytes, and the one that does not fit any more
+select id, provider, source, channel, content_type, body, pull_id, batch_id
+from (
+  select p.id, p.provider, p.source::text, p.channel, p.content_type, p.body, p.pull_id, pull.batch_id,
+         sum(octet_length(p.body)) over (order by p.id rows between unbounded preceding and 1 preceding) as before
+  from (
+    select * from payload p
+    where kind is null and received_at < now() - interval '1 minute'
+    order by id limit %(limit)s
+  ) p
+  left join pull on pull.id = p.pull_id
+) bodies
+where coalesce(before, 0) < %(bytes)s
+order by id;
 
--- to_replay: bodies that could not be read, or with items in quarantine
-select p.id, p.provider, p.source::text, p.channel, p.content_type, p.body, pull.batch_id
-from payload p left join pull on pull.id = p.pull_id
-where p.id > %(after)s
-  and (p.kind is null or p.kind = 'unreadable' or exists (select from quarantine q where q.payload_id = p.id))
-order by p.id
-limit %(limit)s;
+-- to_replay: bodies that could not be read, or with items in quarantine, as many as fit into some bytes, and the one that does not fit any more
+select id, provider, source, channel, content_type, body, batch_id
+from (
+  select p.id, p.provider, p.source::text, p.channel, p.content_type, p.body, pull.batch_id,
+         sum(octet_length(p.body)) over (order by p.id rows between unbounded preceding and 1 preceding) as before
+  from (
+    select * from payload p
+    where id > %(after)s
+      and (kind is null or kind = 'unreadable' or exists (select from quarantine q where q.payload_id = p.id))
+    order by id limit %(limit)s
+  ) p
+  left join pull on pull.id = p.pull_id
+) bodies
+where coalesce(before, 0) < %(bytes)s
+order by id;
 
 -- count_to_replay: how many these are
 select count(*) from payload p
 where kind is null or kind = 'unreadable' or exists (select from quarantine q where q.payload_id = p.id);
 
 -- rebuild: the status rows of the next messages again from their history
-select (last).provider, (last).message_id, (last).destination, messages, changed
-from rebuild(row(%(provider)s, %(message_id)s, %(destination)s)::message_key, %(limit)s);
+select last, messages, changed from rebuild(%(after)s, %(limit)s);
+
+-- stored_bodies: the next stored bodies that may hold reports, as many as fit into some bytes, and the one that does not fit any more; not what no reader was asked about (codes, error), nor what `forget` has emptied
+select id, received_at, provider, source, channel, content_type, body, batch_id
+from (
+  select p.id, p.received_at, p.provider, p.source::text, p.channel, p.content_type, p.body, pull.batch_id,
+         sum(octet_length(p.body)) over (order by p.id rows between unbounded preceding and 1 preceding) as before
+  from (
+    select * from payload
+    where id > %(after)s and id <= %(last)s and coalesce(kind, '') not in ('codes', 'error') and octet_length(body) > 0
+    order by id limit %(limit)s
+  ) p
+  left join pull on pull.id = p.pull_id
+) bodies
+where coalesce(before, 0) < %(bytes)s
+order by id;
+
+-- stored_ids: the first and the last body
+select coalesce(min(id), 1) as first, coalesce(max(id), 0) as last from payload;
 
 -- count_messages: an estimate is enough for a progress bar
 select greatest(reltuples, 0)::bigint from pg_class where oid = 'message_status'::regclass;
 
 -- prunable: what prune would free
 select count(*) as payloads, coalesce(sum(octet_length(body)), 0)::bigint as bytes from payload p
-where received_at < now() - %(retention)s and kind is not null and kind <> 'unreadable'
+where received_at < horizon(%(retention)s) and kind is not null and kind <> 'unreadable'
   and not exists (select from quarantine q where q.payload_id = p.id);
 
--- prune: raw bodies past their retention, some at a time; what still waits for a fix stays
-delete from payload where id in (
-  select id from payload p
-  where received_at < now() - %(retention)s and kind is not null and kind <> 'unreadable'
-    and not exists (select from quarantine q where q.payload_id = p.id)
-  order by received_at limit %(limit)s);
+-- drop_payload: raw bodies past their retention, a partition at a time; what still waits for a fix stays
+select dropped, bodies from drop_payload(%(retention)s);
 
--- status_messages: messages by provider and status
-select provider, status::text, count(*) as messages, max(updated_at) as last_update from message_status
-group by provider, status order by provider, status;
+-- prune: those outside of partitions, or beside much that waits, some at a time
+delete from payload where received_at < horizon(%(retention)s) and id in (
+  select id from payload p
+  where received_at < horizon(%(retention)s) and kind is not null and kind <> 'unreadable'
+    and not exists (select from quarantine q where q.payload_id = p.id)
+  limit %(limit)s);
+
+-- fold_rollups: what has changed goes into the rollups that views read, some at a time
+select fold_rollups(%(limit)s) as folded;
+
+-- status_messages: messages by provider and status, from the rollups and what is not folded into them yet
+select provider, status, sum(n)::bigint as messages
+from (
+  select provider, delivered, undeliverable, expired, rejected, sent, pending from rollup_network
+  union all
+  select provider, delivered, undeliverable, expired, rejected, sent, pending from network_change where is_pending
+) counted
+cross join lateral (values ('delivered', delivered), ('undeliverable', undeliverable), ('expired', expired),
+                           ('rejected', rejected), ('sent', sent), ('pending', pending)) by_status (status, n)
+group by provider, status having sum(n) <> 0 order by provider, status;
 
 -- status_gaps: open gaps by provider and what happens next
 select provider, next_step, count(*) as gaps, min(overdue_since) as oldest from open_gaps
@@ -222,8 +301,11 @@ order by provider, endpoint, started_at desc;
 select (select count(*) from payload where kind is null) as unread,
        (select count(*) from payload where kind = 'unreadable') as unreadable,
        (select count(*) from quarantine) as quarantined,
-       (select count(*) from pull where outcome = 'interrupted') as interrupted_pulls,
-       (select max(received_at) from payload where source = 'push') as last_push;
+       (select count(*) from pull where may_have_lost and repair is distinct from 'searched') as lost_pulls,
+       (select count(*) from rollup_delta) as unfolded,
+       -- not the highest of all times: of ids there is an index, and of a week few partitions
+       (select received_at from payload where source = 'push' and received_at > now() - interval '7 days'
+        order by id desc limit 1) as last_push;
 
 -- count_export: how many messages an export has
 select count(*) as messages from message_status
@@ -285,34 +367,42 @@ select code, 'unknown', null, description, description, now()
 from json_to_recordset(%(rows)s) as c (code text, description text)
 on conflict (code) do update set provider_description = excluded.provider_description, refreshed_at = now();
 
--- grant_roles: what roles may see, on all that is there now; gives the roles that are missing
-select role from grant_roles() as role;
+-- grant_roles: what roles may see, on all that is there now; gives what is missing for that
+select missing from grant_roles() as missing;
 
--- prunable_history: final messages for which nothing came for long, and their reports
-select count(distinct (d.provider, d.message_id, d.destination)) as messages, count(*) as reports,
-       coalesce(sum(pg_column_size(d)), 0)::bigint as bytes
-from delivery_report d
-join message_status m using (provider, message_id, destination)
-where m.is_final and m.updated_at < now() - %(retention)s and d.received_at < now() - %(retention)s;
+-- prunable_history: whole partitions, and what is older outside of them
+with gone as materialized (select name from partitions('delivery_report') where until <= horizon(%(retention)s)),
+outside as materialized (
+  select count(*) as reports, coalesce(sum(pg_column_size(d)), 0) as bytes from delivery_report_default d
+  where received_at < horizon(%(retention)s)
+)
+select (outside.reports + (select count(*) from delivery_report
+                           where received_at < horizon(%(retention)s) and tableoid in (select name from gone))) as reports,
+       (outside.bytes + coalesce((select sum(pg_total_relation_size(name)) from gone), 0))::bigint as bytes
+from outside;
 
--- prune_history: the next stretch of it
-select last, messages, reports from prune_history(%(after)s, %(retention)s, %(limit)s);
+-- drop_history: reports past their retention, a partition at a time; messages that were first seen before it are frozen
+select dropped, reports from drop_history(%(retention)s);
+
+-- prune_reports: those outside of partitions, some at a time; their messages are frozen by then
+delete from delivery_report_default where ctid = any(array(
+  select ctid from delivery_report_default where received_at < (select since from kept_history) limit %(limit)s));
 
 -- prunable_waiting: bodies and items for which no fix came
-select (select count(*) from payload where received_at < now() - %(retention)s
+select (select count(*) from payload where received_at < horizon(%(retention)s)
           and (kind is null or kind = 'unreadable' or id in (select payload_id from quarantine))) as payloads,
-       (select count(*) from quarantine where received_at < now() - %(retention)s) as quarantined;
+       (select count(*) from quarantine where received_at < horizon(%(retention)s)) as quarantined;
 
 -- prune_quarantine: some at a time, and before their bodies
 delete from quarantine where id in (
-  select id from quarantine where received_at < now() - %(retention)s order by id limit %(limit)s);
+  select id from quarantine where received_at < horizon(%(retention)s) order by id limit %(limit)s);
 
 -- prune_waiting: unread and unreadable bodies, some at a time
-delete from payload where id in (
+delete from payload where received_at < horizon(%(retention)s) and id in (
   select id from payload p
-  where received_at < now() - %(retention)s and (kind is null or kind = 'unreadable')
+  where received_at < horizon(%(retention)s) and (kind is null or kind = 'unreadable')
     and not exists (select from quarantine q where q.payload_id = p.id)
-  order by received_at limit %(limit)s);
+  limit %(limit)s);
 
 -- prunable_rows: rows about the reconciler's work
 select (select count(*) from pull where started_at < now() - %(retention)s) as pulls,
@@ -344,8 +434,23 @@ select messages, reports from erase_messages(%(destination)s, %(alias)s);
 -- erase_bodies: the next raw bodies after an id
 select last, bodies from erase_bodies(%(destination)s, %(alias)s, %(after)s, %(limit)s);
 
+-- packed_bodies: the next packed bodies after an id, as many as fit into some bytes, and the one that does not fit any more
+select id, body
+from (
+  select id, body, sum(octet_length(body)) over (order by id rows between unbounded preceding and 1 preceding) as before
+  from (select id, body from payload where id > %(after)s and is_packed(body) order by id limit %(limit)s) p
+) bodies
+where coalesce(before, 0) < %(bytes)s
+order by id;
+
+-- erase_packed_bodies: the same, given with what they hold
+select changed from erase_packed_bodies(%(destination)s, %(alias)s, %(ids)s, %(plain)b) as changed;
+
 -- erase_elsewhere: all other tables
 select touched from erase_elsewhere(%(destination)s, %(alias)s) as touched;
+
+-- renew_statistics: the planner forgets too
+select renew_statistics();
 
 -- finish_erasure: what was found, for the auditor
 update erasure set finished_at = now(), messages = %(messages)s, reports = %(reports)s, bodies = %(bodies)s,
@@ -353,4 +458,5 @@ update erasure set finished_at = now(), messages = %(messages)s, reports = %(rep
 where id = %(id)s;
 
 -- count_payloads: an estimate is enough for a progress bar
-select greatest(reltuples, 0)::bigint from pg_class where oid = 'payload'::regclass;
+select sum(greatest(reltuples, 0))::bigint from pg_class join pg_inherits on inhrelid = oid
+where inhparent = 'payload'::regclass;

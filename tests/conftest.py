@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -19,11 +19,20 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dev.postgres import Server
+from receiver import settings
+from receiver.database import Connection, connect
+from receiver.migrate import migrate
+from receiver.settings import Settings
 
 THROUGH_PGBOUNCER = "TEST_THROUGH_PGBOUNCER" in os.environ
 
-# The database's own list, so that a new migration needs no change here. Tables that others refer to come last.
-TABLES = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by oid desc"
+# The database's own list, so that a new migration needs no change here. Tables that others refer to come last, messages
+# first: what their triggers write goes with the rest.
+TABLES = """
+select relname from pg_class
+where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
+order by relname <> 'message_status', oid desc
+"""
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +88,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def _migrated_url(database_server_url: str, _service_server_url: str) -> Iterator[str]:
-    from receiver.migrate import migrate  # noqa: PLC0415 - tests without a database start sooner
-
     name = f"receiver_test_{os.getpid()}"
     with psycopg.connect(database_server_url, autocommit=True) as admin:
         admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
@@ -105,6 +112,32 @@ def module_database_url(_migrated_url: str) -> str:
     """The same once for all tests of a module."""
     _empty(_migrated_url)
     return _migrated_url
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    """A connection to that database, as the service makes them."""
+    with connect(database_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def other(database_url: str) -> Iterator[Connection]:
+    """One more, of somebody else at the same time."""
+    with connect(database_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def configured(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """The settings of a process with these variables."""
+
+    def load(**variables: str) -> Settings:
+        for name, value in {"DATABASE_URL": database_url, **variables}.items():
+            monkeypatch.setenv(name, value)
+        return settings.load()
+
+    return load
 
 
 def _empty(url: str) -> None:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from functools import cmp_to_key
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from receiver.reports import DeliveryReport, Source, Status
 
 FIRST = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -69,10 +71,10 @@ def _distinct(events: list[Event]) -> list[Event]:
     """The same report may come again: it counts once, by its best way, since its first time."""
     copies: dict[DeliveryReport, list[Event]] = defaultdict(list)
     for event in events:
-        copies[event.report._replace(item=0, channel=None)].append(event)
+        copies[replace(event.report, item=0, channel=None)].append(event)
     return [
         Event(
-            content._replace(channel=max((e.report.channel for e in same if e.report.channel), default=None)),
+            replace(content, channel=max((e.report.channel for e in same if e.report.channel), default=None)),
             max((e.source for e in same), key=_LEAST_FIRST.index),
             min(e.received_at for e in same),
         )
@@ -84,6 +86,7 @@ def _row(events: list[Event]) -> Row:
     ranked = sorted(events, key=cmp_to_key(_compare))
     reports = [event.report for event in ranked]
     winner = reports[0]
+    deciding = [event for event in events if _verdict(event.report) == _verdict(winner)]
     verdicts = {report.status for report in reports if report.is_final and not report.of_reused_id}
     row: Row = {
         "provider": winner.provider,
@@ -91,15 +94,25 @@ def _row(events: list[Event]) -> Row:
         "destination": winner.destination,
         "status": winner.status.value,
         "is_final": winner.is_final,
-        "source": ranked[0].source.value,
+        "source": max((e.source for e in deciding), key=_LEAST_FIRST.index).value,
         "report_count": sum(event.source is not Source.SENT for event in events),
         "has_conflict": len(verdicts) > 1,
         "first_seen_at": min(event.received_at for event in events),
+        "decided_at": min(event.received_at for event in deciding),
         "updated_at": max(event.received_at for event in events),
     }
     for name in _TAKEN_FROM_THE_HIGHEST_THAT_HAS_IT:
         row[name] = next((value for report in reports if (value := getattr(report, name)) is not None), None)
     return row
+
+
+def _verdict(report: DeliveryReport) -> tuple[Any, ...]:
+    return report.of_reused_id, report.is_final, report.done_at, report.status
+
+
+def _said(report: DeliveryReport) -> int:
+    """How much it says. Its channel may be that of the endpoint that it was pulled from."""
+    return sum(getattr(report, name) is not None for name in _TAKEN_FROM_THE_HIGHEST_THAT_HAS_IT if name != "channel")
 
 
 def _compare(one: Event, other: Event) -> int:
@@ -117,4 +130,4 @@ def _beats(one: DeliveryReport, other: DeliveryReport) -> bool:
         return one.done_at > other.done_at
     if one.status != other.status:
         return _WEAKEST_FIRST.index(one.status) > _WEAKEST_FIRST.index(other.status)
-    return one.digest() > other.digest()
+    return (_said(one), one.digest()) > (_said(other), other.digest())

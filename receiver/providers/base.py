@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-import requests
-
 from receiver.providers.signature import Signature
 from receiver.reports import Reading, Source
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a web process never needs them, and they are big
+    import requests
     from environs import Env
 
 
@@ -26,7 +25,7 @@ class Pull(NamedTuple):
     params: Mapping[str, str]
     """Query parameters without secrets."""
     one_time: bool = False
-    """What is answered is handed out once: never retried, and nothing is asked before the intent is committed."""
+    """What is answered is handed out once, and lost where the answer is."""
     limit: int | None = None
     """Page size asked for: an answer with as many entries is followed by another pull."""
     channel: str | None = None
@@ -69,15 +68,16 @@ class Provider(ABC):
     slug: ClassVar[str]
     """As in URLs: ``messaging-plus``."""
 
-    webhook_secrets: tuple[str, ...] = ()
-    """Accepted secrets of the webhook; empty: the webhook is off."""
-    signature: Signature | None = None
-    """What pushes have to be signed with besides, None where they need not."""
     base_url: str = ""
     batch_endpoint: ClassVar[str | None] = None
     """The store of ``batch_pull``, None where the provider has none."""
     codes_endpoint: ClassVar[str | None] = None
     """Where the provider lists its codes, None where it does not."""
+
+    def __init__(self, *, webhook_secrets: tuple[str, ...] = (), signature: Signature | None = None) -> None:
+        """Take what guards the webhook: accepted secrets (none: it is off), and what pushes must be signed with."""
+        self.webhook_secrets = webhook_secrets
+        self.signature = signature
 
     @classmethod
     @abstractmethod
@@ -85,12 +85,31 @@ class Provider(ABC):
         """Read this provider's variables (``env`` is the one reader of the environment) and build it."""
 
     @abstractmethod
+    def credentials(self) -> tuple[str, ...]:
+        """What we authenticate with, and what is made of it for a header; for redaction. Required on purpose."""
+
     def secrets(self) -> tuple[str, ...]:
-        """Every secret value that this provider is configured with, for redaction. Required on purpose."""
+        """Every secret value that this provider is configured with, for redaction."""
+        signing = self.signature.secrets if self.signature else ()
+        return tuple(filter(None, (*self.credentials(), *self.webhook_secrets, *signing)))
 
     @abstractmethod
+    def missing(self) -> tuple[str, ...]:
+        """The variables that are not set, and that pulling needs."""
+
+    @property
+    def can_pull(self) -> bool:
+        """Whether the variables for pulling are set."""
+        return not self.missing()
+
     def off(self) -> tuple[str, ...]:
         """What is off and which variables would turn it on, one line each; said once at start."""
+        lines = []
+        if not self.webhook_secrets:
+            lines.append(f"{self.name}: the webhook is off, {self.name.upper()}_WEBHOOK_SECRETS is missing")
+        if missing := self.missing():
+            lines.append(f"{self.name}: pulling is off, missing: {', '.join(missing)}")
+        return tuple(lines)
 
     @abstractmethod
     def read(
@@ -109,11 +128,6 @@ class Provider(ABC):
 
         Raises ``Unreadable`` as ``read`` does.
         """
-
-    @property
-    @abstractmethod
-    def can_pull(self) -> bool:
-        """Whether the variables for pulling are set."""
 
     @abstractmethod
     def report_pulls(self) -> list[Pull]:

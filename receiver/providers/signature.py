@@ -62,16 +62,23 @@ class Signature:
     scheme: Scheme
     secrets: tuple[str, ...] = field(repr=False)
 
+    def may_match(self, header: Callable[[str], str | None], now: float) -> bool:
+        """What can be told without a body: whether there is a signature, and its time is near enough to ``now``."""
+        return bool(header(self.scheme.header)) and self._is_recent(self._timestamp(header), now)
+
     def matches(self, header: Callable[[str], str | None], body: bytes, now: float) -> bool:
         """Whether the raw bytes are signed with one of the secrets, at a time near enough to ``now`` (seconds).
 
         ``header`` gives a header of the request. The work is the same for every failure.
         """
         scheme = self.scheme
-        timestamp = (header(scheme.timestamp) or "") if scheme.timestamp else ""
+        timestamp = self._timestamp(header)
         given = self._normal(header(scheme.header) or "")
         found = [hmac.compare_digest(given, self._expected(secret, timestamp, body)) for secret in self.secrets]
         return any(found) and self._is_recent(timestamp, now)
+
+    def _timestamp(self, header: Callable[[str], str | None]) -> str:
+        return (header(self.scheme.timestamp) or "") if self.scheme.timestamp else ""
 
     def _expected(self, secret: str, timestamp: str, body: bytes) -> bytes:
         scheme = self.scheme

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import urlsplit
 
 from receiver.errors import SettingsError
 
@@ -56,12 +56,3 @@ def base_url(env: Env, name: str, default: str = "") -> str:
     if not is_good or "@" in parts.netloc or parts.query or parts.fragment or not value.isprintable() or " " in value:
         raise SettingsError(f"{name}: must be an http or https address with a host, without user, query and fragment")
     return value.rstrip("/")
-
-
-def spellings(*secrets: str) -> tuple[str, ...]:
-    """Give every secret as it is and as it is spelled in a URL, for redaction."""
-    return tuple(dict.fromkeys(form for secret in secrets if secret for form in _spellings(secret)))
-
-
-def _spellings(secret: str) -> tuple[str, ...]:
-    return secret, quote(secret, safe=""), quote(secret), quote_plus(secret)

@@ -6,14 +6,29 @@ import argparse
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from threading import Event
 from types import FrameType
+from urllib.parse import urlsplit
 
+from environs import Env
+
+from receiver.providers import variables
 from receiver.sandbox.config import SandboxConfig
 from receiver.sandbox.sandbox import Sandbox
 from receiver.sandbox.traffic import Traffic
 
 _log = logging.getLogger("receiver.sandbox")
+
+_SECRETS = {
+    "infobip_webhook_secret": "INFOBIP_WEBHOOK_SECRETS",
+    "messaging_plus_webhook_secret": "MESSAGING_PLUS_WEBHOOK_SECRETS",
+    "api_token": "API_TOKENS",
+    "infobip_api_key": "INFOBIP_API_KEY",
+    "messaging_plus_api_key": "MESSAGING_PLUS_API_KEY",
+}
+"""Variables and no flags: a command line is seen by every user of the machine."""
 
 
 def main(argv: list[str]) -> int:
@@ -42,33 +57,53 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="receiver sandbox", description="Simulated Infobip and Messaging Plus.")
+    parser = argparse.ArgumentParser(
+        prog="receiver sandbox",
+        description="Simulated Infobip and Messaging Plus. Secrets are those of the service, from its variables: "
+        f"{', '.join(_SECRETS.values())}; of a list the first.",
+        allow_abbrev=False,
+    )
     add = parser.add_argument
     add("--host", default="127.0.0.1")
-    add("--port", type=int, default=8001)
-    add("--target", default="http://127.0.0.1:8000", help="base URL of the receiver that is pushed to")
-    add("--infobip-webhook-secret", default="", help="last part of the path of its webhook")
-    add("--messaging-plus-webhook-secret", default="", help="last part of the path of its webhook")
-    add("--api-token", default="", help="bearer token to forward send answers with")
-    add("--infobip-api-key", default=SandboxConfig.infobip_api_key)
-    add("--messaging-plus-api-key", default=SandboxConfig.messaging_plus_api_key)
-    add("--rate", type=float, default=0.0, help="messages a second that are sent as a demonstration")
+    add("--port", type=_number(int, 65_535), default=8001, help="0: any free one")
+    add("--target", type=_address, default="http://127.0.0.1:8000", help="base URL of the receiver that is pushed to")
+    add("--rate", type=_number(float, 1_000_000), default=0.0, help="messages a second, as a demonstration")
     for name in ("drop", "duplicate", "delay", "reorder", "malformed"):
-        add(f"--{name}", type=_share, default=0.0, metavar="SHARE", help="share of pushes, 0 to 1")
-    add("--time-scale", type=float, default=1.0, help="0.001 turns the first retry's minute into 60 ms")
+        add(f"--{name}", type=_number(float, 1), default=0.0, metavar="SHARE", help="share of pushes, 0 to 1")
+    add(
+        "--time-scale",
+        type=_number(float, 1_000_000),
+        default=1.0,
+        help="0.001 turns a minute into 60 ms",
+    )
     add("--seed", type=int, default=0)
     return parser
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError("must be between 0 and 1")
-    return share
+def _number(kind: Callable[[str], float], most: int) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            if 0 <= (number := kind(text)) <= most:
+                return number
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to {most}")
+
+    return read
+
+
+def _address(text: str) -> str:
+    with suppress(ValueError):  # a bracket too many
+        parts = urlsplit(text)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return text
+    raise argparse.ArgumentTypeError("must be an http or https address")
 
 
 def _config(arguments: argparse.Namespace) -> SandboxConfig:
     settings = {name: value for name, value in vars(arguments).items() if name not in ("port", "rate")}
+    env = Env()
+    for name, variable in _SECRETS.items():
+        if found := variables.words(env, variable):
+            settings[name] = found[0]
     return SandboxConfig(**settings)
 
 

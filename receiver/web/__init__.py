@@ -21,9 +21,9 @@ def create_app(configuration: settings.Settings | None = None) -> Flask:
     logs.configure(configuration.secrets())
     app = Flask(__name__)
     cast(DefaultJSONProvider, app.json).sort_keys = False
-    app.extensions["receiver"] = Service(configuration)
+    service = app.extensions["receiver"] = Service(configuration)
     app.url_map.merge_slashes = False  # a redirect would lose the body, and a secret may hold two slashes
-    for blueprint in (pushes.blueprint, messages.blueprint, health.blueprint, openapi.blueprint):
-        app.register_blueprint(blueprint)
+    for room in (pushes, messages, health, openapi):
+        app.register_blueprint(room.routes(service))
     problems.register(app)
     return app

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
+from functools import cache
 from typing import Any
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from flask import Blueprint, Response, current_app, json
+from flask import Blueprint, Response
 from marshmallow import Schema, fields
 from marshmallow.validate import OneOf
 
 import receiver
 from receiver.reports import Source, Status
-from receiver.web.service import service
-
-blueprint = Blueprint("openapi", __name__)
+from receiver.web.service import Service
 
 _STATUS = OneOf([status.value for status in Status])
 _SOURCE = OneOf([source.value for source in Source])
@@ -61,6 +61,7 @@ class ReportSchema(_Described):
 class DestinationSchema(_Described):
     """The current status of a message at one destination."""
 
+    decided_at = fields.DateTime(required=True, metadata={"description": "when we first had the verdict that stands"})
     destination = fields.String(required=True)
     first_seen_at = fields.DateTime(required=True)
     has_conflict = fields.Boolean(required=True, metadata={"description": "two different final verdicts were seen"})
@@ -129,7 +130,7 @@ def description(slugs: list[str]) -> dict[str, Any]:
         "receiver",
         receiver.__version__,
         "3.0.3",
-        info={"description": "Delivery reports, one right row per message."},
+        info={"description": "Delivery reports, one correct row for each message."},
         plugins=[MarshmallowPlugin(schema_name_resolver=_name)],
     )
     spec.components.security_scheme("secret", {"type": "http", "scheme": "basic"})
@@ -171,8 +172,17 @@ def _operation(summary: str, answer: type[Schema], problems: str) -> dict[str, A
     return {"summary": summary, "responses": responses}
 
 
-@blueprint.get("/openapi.json")
-def openapi() -> Response:
-    """Open to all: it says nothing that the documentation does not."""
-    document = description([provider.slug for provider in service().settings.providers])
-    return current_app.response_class(json.dumps(document), mimetype="application/json")
+def routes(service: Service) -> Blueprint:
+    """The route of the description."""
+    blueprint = Blueprint("openapi", __name__)
+
+    @cache
+    def document() -> str:
+        return json.dumps(description([provider.slug for provider in service.settings.providers]))
+
+    @blueprint.get("/openapi.json")
+    def openapi() -> Response:
+        """Open to all: it says nothing that the documentation does not."""
+        return Response(document(), mimetype="application/json")
+
+    return blueprint

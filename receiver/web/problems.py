@@ -14,16 +14,21 @@ from receiver.errors import NotCommitted
 
 log = structlog.get_logger(__name__)
 
-_RETRY_AFTER_SECONDS = "5"
+PROBLEM = "application/problem+json"
+RETRY_AFTER_SECONDS = "5"
+
+
+def described(status: int, detail: str) -> bytes:
+    """The body of an error answer."""
+    title = HTTPStatus(status).phrase
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
 
 
 def problem(status: int, detail: str) -> Response:
     """An error answer. The detail never repeats what the caller sent."""
-    title = HTTPStatus(status).phrase
-    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
-    response = Response(body, status, mimetype="application/problem+json")
+    response = Response(described(status, detail), status, mimetype=PROBLEM)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return response
 
 
@@ -31,7 +36,7 @@ def register(app: Flask) -> None:
     """Have every error answered as a problem."""
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(NotCommitted, _not_committed)
-    app.register_error_handler(psycopg.OperationalError, _not_committed)
+    app.register_error_handler(psycopg.OperationalError, _not_answered)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -46,6 +51,12 @@ def _http_error(error: HTTPException) -> Response:
 def _not_committed(error: Exception) -> Response:
     log.warning("not_committed", error=type(error).__name__, cause=type(error.__cause__).__name__)
     return problem(503, "The database cannot commit now. Nothing was acknowledged: send it again.")
+
+
+def _not_answered(error: Exception) -> Response:
+    """Of a question: what is pushed comes to the database through the committer, which raises ``NotCommitted``."""
+    log.warning("not_answered", error=type(error).__name__)
+    return problem(503, "The database does not answer now.")
 
 
 def _unexpected(error: Exception) -> Response:

@@ -1,404 +1,305 @@
-"""gunicorn's threaded worker, made patient: whoever sends slowly waits in the event loop and holds no thread.
+"""gunicorn's gevent worker with an end to all waiting.
 
-Stock gthread gives every connection a thread for up to five seconds before its first byte, without end while the head
-and the body dribble in, and stops the whole loop for two seconds when a client does not close. Here
+Each connection has a greenlet, so that whoever sends slowly costs a few kilobytes and holds nobody up. Here
 
-* a request gets its thread once its head and the first 64 KiB of its body are there, within ``REQUEST_SECONDS``;
-* the rest of a larger body has ``BODY_SECONDS``, and only a few threads may wait for one that comes slowly;
-* whoever has authenticated before goes first: strangers share a few threads, and only so many a second get one;
-* when there are too many connections, the one that has been silent for longest is closed;
-* closing a connection waits for nobody.
+* so many requests are worked on at a time, and the others wait in line (line.py);
+* a request head has ``REQUEST_SECONDS`` and ``LARGEST_HEAD`` bytes, a body ``BODY_SECONDS``, whatever dribbles in;
+* answers to those who did not authenticate are held back beyond so many a second, authenticated ones never;
+* when there are too many connections, the one that has waited for longest is closed;
+* our last byte is not lost on a client that still sends;
+* who only keeps a connection open does not hold up a stop;
+* what is no HTTP is answered as a problem, and never repeated in an answer or a log.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import selectors
 import socket
-import threading
 import time
-from collections import OrderedDict, deque
-from contextlib import suppress
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
+import gevent
+from gevent.server import StreamServer
 from gunicorn.http import errors
 from gunicorn.http.parser import RequestParser
-from gunicorn.http.unreader import SocketUnreader
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.base_async import AsyncWorker
+from gunicorn.workers.ggevent import GeventWorker
+
+from receiver.web.environ import AUTHENTICATED, LEAVE_LINE, WAITED
+from receiver.web.line import Line
+from receiver.web.problems import PROBLEM, RETRY_AFTER_SECONDS, described
 
 REQUEST_SECONDS = 10.0
-"""For the head and the beginning of the body. Providers send both at once; ten seconds are a retransmission or two."""
+"""For the head, from its first byte on, and for the first byte of a connection. Providers send head and body at once;
+ten seconds are a retransmission or two."""
 BODY_SECONDS = 20.0
-"""For the rest of a larger body: 16 MiB at 0.8 MB/s. Below the 30 s after which routers give up."""
+"""For the body: 16 MiB at 0.8 MB/s. Below the 30 s after which routers give up."""
 _ANSWER_SECONDS = 10.0
 """For a client that does not read its answer."""
-_GRACE_SECONDS, _BYTES_A_SECOND = 0.3, 100_000
-"""Who is slower than this, after the grace, needs one of the places for slow bodies."""
-_SLOW_PLACES = 4
-"""Of the threads of a worker, how many may wait for slow bodies."""
-_STRANGER_THREADS, _STRANGERS_A_SECOND = 4, 100
-"""A flood of wrong secrets costs no more than these. Ten times as many strangers as a service has callers may come at
-once, and wait a second at most; after its first success a caller is none."""
-_MOST_KNOWN = 1_000
-"""Callers; a few are usual, but Basic takes any user name."""
 _LINGER_SECONDS = 2.0
 """After our last byte, for a client that is still sending: a reset would destroy the answer on its way."""
-
 LARGEST_HEAD = 16 * 1024
-"""Bytes; real ones have one or two thousand."""
-HELD_BODY = 64 * 1024
-"""Bytes of a body that are waited for in the loop; 100 reports have about 50,000."""
-_MOST_HELD = 16 * 1024 * 1024
-"""Bytes that all unfinished requests of a worker may hold."""
-_LEAST_READ, _MOST_READ = 8 * 1024, 1024 * 1024
-"""Bytes of a large body at once: small steps cost a change of threads each."""
+"""Bytes that are waited with for more of a head; real ones have one or two thousand."""
+_PIECE = 64 * 1024
+"""Bytes that are taken from a connection at once: what is not counted yet (body.py) has as many."""
+SKIPPED = 64 * 1024
+"""Bytes of a body that was refused unread after which the connection is kept."""
+_STRANGERS_A_SECOND = 100
+"""Answers without authentication; health checks and mistakes are a few. More wait their turn, at most for"""
+_LONGEST_HOLD = 1.0
+"""seconds, which slows a flood on any number of connections down to one request a connection and second."""
+_FEW = 100
+"""Connections up to which a worker takes new ones one by one, so that its siblings get their share."""
+_AT_WORK = 128
+"""Requests that are worked on at a time; others wait in line. Without this each would wait several times for all
+others, and the commits between them."""
 _SPARE = 16
-"""Connections below the limit of the worker at which silent ones are closed for new ones."""
+"""Connections below the limit of the worker at which waiting ones are closed for new ones."""
 
-_serving = threading.local()
-"""The connection that a thread serves."""
 
-_LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n")
-_CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding:")
-_EXPECTS = re.compile(rb"(?i)\r\nexpect:")
-_AUTHORIZATION = re.compile(rb"(?i)\r\nauthorization:([^\r]*)\r\n")
-_TARGET = re.compile(rb"[^ ]* ([^ ?]*)")
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n")
+class _TooSlow(TimeoutError):
+    """A client has not sent what it began; one that does not read its answer is another matter."""
+
 
 _STATUSES = {
     errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
     errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-    TimeoutError: HTTPStatus.REQUEST_TIMEOUT,
+    _TooSlow: HTTPStatus.REQUEST_TIMEOUT,
 }
 
+_Greenlet: TypeAlias = "gevent.Greenlet[..., None]"
+_StartResponse = Callable[[str, Iterable[tuple[str, str]]], None]
+_Application = Callable[[MutableMapping[str, Any], _StartResponse], Iterable[bytes]]
 
-def verdict(received: bytes) -> HTTPStatus | None:
-    """What to do about the bytes of a request so far.
 
-    None: wait for more. OK: give it a thread, as it is whole or so long that its thread should read the rest. Else the
-    status to refuse it with.
+class _Incoming:
+    """What a client sends, as gunicorn's parser reads it.
+
+    ``recv`` raises ``TimeoutError`` when the time is over. Who has not begun a request is hung up on without a word: to
+    a client an answer would be that to its next request.
     """
-    end = received.find(b"\r\n\r\n")
-    if end < 0:
-        if _BARE_LINE_END.search(received):  # no head that ends as servers and routers agree on
-            return HTTPStatus.BAD_REQUEST
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if len(received) > LARGEST_HEAD else None
-    head, have = received[: end + 2], len(received) - end - 4
-    chunked, length = _CHUNKED.search(head), _LENGTH.search(head)
-    if have >= HELD_BODY or _EXPECTS.search(head) or (chunked and length):
-        return HTTPStatus.OK
-    if chunked:
-        return HTTPStatus.OK if have and received.endswith(b"\r\n\r\n") else None
-    return HTTPStatus.OK if length is None or have >= int(length[1]) else None
 
+    def __init__(self, worker: Worker, client: socket.socket) -> None:
+        self._worker = worker
+        self._client = client
+        self._due = time.monotonic() + REQUEST_SECONDS
+        self._head_bytes = 0
+        """Of the head that is being read; -1 in a body."""
 
-def caller(received: bytes) -> bytes:
-    """What tells one caller from another before anything is checked: a digest of the credentials or else of the path.
+    def next_request(self) -> None:
+        """A request has been answered: the client may be silent now."""
+        self._due, self._head_bytes = time.monotonic() + self._worker.cfg.keepalive, 0
 
-    It decides who is served first and nothing else.
-    """
-    head = received[: received.find(b"\r\n\r\n") + 2]
-    found = _AUTHORIZATION.search(head) or _TARGET.match(head)
-    return hashlib.sha256(found[1].strip() if found else b"").digest()
+    def body_begins(self) -> None:
+        """The head is read."""
+        self._due, self._head_bytes = time.monotonic() + BODY_SECONDS, -1
 
-
-def welcome() -> None:
-    """Say, from the thread of a request and before its body is read, that its credentials were right."""
-    if conn := getattr(_serving, "connection", None):
-        conn.worker.welcome(conn)
-
-
-class _Incoming(SocketUnreader):
-    """What a connection has sent. Once a thread reads from it, waiting has an end."""
-
-    def __init__(self, sock: socket.socket, slow: threading.BoundedSemaphore) -> None:
-        super().__init__(sock)
-        self._slow = slow
-        self._started = 0.0
-        self._received = 0
-        self._is_slow = False
-
-    def start(self) -> None:
-        """A thread takes over."""
-        self._started, self._received = time.monotonic(), 0
-
-    def end(self) -> None:
-        """The thread is done."""
-        if self._is_slow:
-            self._is_slow = False
-            self._slow.release()
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        """Give what has come, or wait; raises ``TimeoutError``."""
-        if not self._is_slow:
-            try:
-                return self._receive(size_hint, _GRACE_SECONDS + self._received / _BYTES_A_SECOND)
-            except TimeoutError:
-                self._is_slow = self._slow.acquire(blocking=False)
-                if not self._is_slow:
-                    raise
-        return self._receive(size_hint, BODY_SECONDS)
-
-    def _receive(self, size_hint: int | None, seconds: float) -> bytes:
-        """Wait until so many seconds after the start."""
-        self.sock.settimeout(max(self._started + min(seconds, BODY_SECONDS) - time.monotonic(), 0.001))
+    def recv(self, size: int) -> bytes:
+        """Wait for bytes."""
+        if self._head_bytes > LARGEST_HEAD:
+            raise errors.LimitRequestHeaders("the head is too large")
+        self._client.settimeout(max(self._due - time.monotonic(), 0.001))
         try:
-            data = self.sock.recv(min(max(size_hint or 0, _LEAST_READ), _MOST_READ))
+            with self._worker.waiting(self._client, idle=self._head_bytes >= 0):
+                data = self._client.recv(min(size, _PIECE))
+        except TimeoutError:
+            if self._head_bytes == 0:
+                return b""
+            raise _TooSlow from None
         finally:
-            self.sock.settimeout(_ANSWER_SECONDS)
-        self._received += len(data)
+            self._client.settimeout(_ANSWER_SECONDS)
+        self._worker.work()
+        if self._head_bytes == 0:
+            self._due = time.monotonic() + REQUEST_SECONDS
+        if self._head_bytes >= 0:
+            self._head_bytes += len(data)
         return data
 
 
-class Connection(TConn):
-    """A connection that is either in the loop (not blocking) or has a thread."""
-
-    def __init__(self, worker: Worker, client: socket.socket, address: Any, server: Any) -> None:
-        super().__init__(worker.cfg, client, address, server)
-        self.init()
-        self.worker = worker
-        self.data_ready = True
-        self.incoming = _Incoming(client, worker.slow)
-        cast(RequestParser, self.parser).unreader = self.incoming
-        self.held = 0
-        """Bytes that have come and are not read yet."""
-        self.due = 0.0
-        """When waiting for it ends."""
-        self.caller = b""
-        self.is_stranger = False
-
-    def receive(self) -> bytes:
-        """Take what has come without waiting; gives all that is unread. Raises ``OSError`` when the client is gone."""
-        self.sock.setblocking(False)
-        buffered = self.incoming.buf.getvalue()
-        with suppress(BlockingIOError):
-            data = self.sock.recv(HELD_BODY)
-            if not data:
-                raise ConnectionResetError
-            buffered += data
-            self.incoming.unread(self.incoming.take_buffered() + data)
-        self.held = len(buffered)
-        return buffered
-
-
-def _first(connections: OrderedDict[Connection, None]) -> Connection | None:
-    return next(iter(connections), None)
-
-
-def answer(status: HTTPStatus) -> bytes:
-    """An error as ``application/problem+json``, for requests that never reach the application."""
-    problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": status.description}
-    body = json.dumps({**problem, "detail": status.description or status.phrase}).encode()
-    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-class Worker(ThreadWorker):
+class Worker(GeventWorker):
     """See the module."""
+
+    deadline: float
+    """Seconds that a push may take in all; set by ``gunicorn.conf.py``."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.slow = threading.BoundedSemaphore(_SLOW_PLACES)
-        self._arriving: OrderedDict[Connection, None] = OrderedDict()
-        self._lingering: OrderedDict[Connection, None] = OrderedDict()
-        self._held = 0
-        self._known: OrderedDict[bytes, None] = OrderedDict()
-        self._strangers: deque[Connection] = deque()
-        self._strangers_inside = 0
+        self._connections = 0
+        self._waiting: OrderedDict[_Greenlet, socket.socket | None] = OrderedDict()
+        """Who waits for a client, since longest first; with its socket where no request has come whole."""
         self._next_stranger = 0.0
+        self._at_work: dict[_Greenlet, float] = {}
+        """Who has a place, with the seconds that it has waited for it."""
+        setattr(self, "server_class", self._new_server)  # noqa: B010 - gunicorn's type is narrower than its use
 
-    # --- in the loop: requests arrive
+    def _new_server(self, listener: Any, *, spawn: Any, **_: Any) -> StreamServer:
+        self._server = StreamServer(listener, handle=partial(self.handle, listener), spawn=spawn)
+        self._server.max_accept = 1
+        return self._server
 
-    def accept(self, listener: socket.socket) -> None:
-        """Take a new connection; gunicorn would give it a thread."""
+    def init_process(self) -> None:
+        """Serve until the end. What ends a greenlet is logged like all else, and not printed as it is."""
+        cast(Any, gevent.get_hub()).print_exception = self._log_uncaught
+        self._line = Line(_AT_WORK, self.deadline)
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Load the application, behind the turnstile."""
+        super().load_wsgi()
+        self.wsgi = self._turnstile(self.wsgi)
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        """Serve a connection to its end."""
+        self._make_room()
+        self._connections += 1
+        self._server.max_accept = _FEW if self._connections > _FEW else 1
         try:
-            client, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        self.nr_conns += 1
-        self.enqueue_req(Connection(self, client, address, listener.getsockname()))
-
-    def enqueue_req(self, conn: Any) -> None:
-        """Give a request a thread, but only once it is there."""
-        conn.due = time.monotonic() + REQUEST_SECONDS
-        self._receive(conn)
-
-    def _receive(self, conn: Connection) -> None:
-        """Take what has come, and see what to do about it."""
-        held = conn.held if conn in self._arriving else 0
-        try:
-            status = verdict(conn.receive())
-        except OSError:
-            self._take_out(conn, held)
-            self._close(conn)
-            return
-        if status is None:
-            self._held += conn.held - held
-            self._wait(conn)
-            return
-        self._take_out(conn, held)
-        if status is not HTTPStatus.OK:
-            self._refuse(conn, status)
-            return
-        conn.caller = caller(conn.incoming.buf.getvalue())
-        if conn.caller in self._known:
-            super().enqueue_req(conn)
-        else:
-            self._strangers.append(conn)
-            self._held += conn.held
-            self._let_in()
-
-    def _let_in(self) -> None:
-        """Give strangers threads, as far as they may have them now."""
-        while self._strangers:
-            is_known = self._strangers[0].caller in self._known  # by now
-            now = time.monotonic()
-            if not is_known and (self._strangers_inside >= _STRANGER_THREADS or now < self._next_stranger):
-                break
-            conn = self._strangers.popleft()
-            self._held -= conn.held
-            if not is_known:
-                conn.is_stranger = True
-                self._strangers_inside += 1
-                # Seldom ones are let in at once: a tenth of a second may be used up together.
-                self._next_stranger = max(self._next_stranger + 1 / _STRANGERS_A_SECOND, now - 0.1)
-            super().enqueue_req(conn)
-
-    def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
-        """Wait no longer than until the next stranger may come in."""
-        if self._strangers and self._strangers_inside < _STRANGER_THREADS:
-            timeout = min(timeout or 0, max(self._next_stranger - time.monotonic(), 0))
-        super().wait_for_and_dispatch_events(timeout)
-        self._let_in()
-
-    def _wait(self, conn: Connection) -> None:
-        if conn not in self._arriving:
-            self._arriving[conn] = None
-            self.poller.register(conn.sock, selectors.EVENT_READ, lambda _: self._receive(conn))
-
-    def _take_out(self, conn: Connection, held: int) -> None:
-        if conn in self._arriving:
-            self.poller.unregister(conn.sock)
-            del self._arriving[conn]
-            self._held -= held
-
-    def _refuse(self, conn: Connection, status: HTTPStatus) -> None:
-        """Send an error answer as far as the client takes it at once."""
-        with suppress(OSError):
-            conn.sock.send(answer(status))
-        self._linger(conn)
-
-    def murder_pending(self) -> None:
-        """Close what is overdue, or in the way; when stopping, also whoever has not begun to send.
-
-        The loop calls this when it has handled all events, so that none is left for a connection that is closed here.
-        """
-        now = time.monotonic()
-        while (conn := _first(self._lingering)) and (conn.due <= now or self._is_full()):
-            self._leave(conn)
-        while self.keepalived_conns and self._is_full():
-            idle = self.keepalived_conns.popleft()
-            self.poller.unregister(idle.sock)
-            self._close(idle)
-        while (conn := _first(self._arriving)) and (conn.due <= now or self._is_full() or self._held > _MOST_HELD):
-            self._take_out(conn, conn.held)
-            self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT)
-        while self._strangers and (self._is_full() or self._held > _MOST_HELD):
-            conn = self._strangers.popleft()
-            self._held -= conn.held
-            self._close(conn)
-        if not self.alive:
-            for conn in [conn for conn in self._arriving if not conn.held]:
-                self._take_out(conn, conn.held)
-                self._close(conn)
-
-    def _is_full(self) -> bool:
-        return bool(self.nr_conns > self.worker_connections - _SPARE)
-
-    # --- in the loop: requests are done
-
-    def finish_request(self, conn: Any, fs: Any) -> None:
-        """Close without waiting for the client; the rest is gunicorn's."""
-        self._leave_strangers(conn)
-        if fs.cancelled() or fs.exception() or not fs.result():
-            self._linger(conn)
-        else:
-            super().finish_request(conn, fs)
-
-    def _leave_strangers(self, conn: Connection) -> None:
-        if conn.is_stranger:
-            conn.is_stranger = False
-            self._strangers_inside -= 1
-
-    def _linger(self, conn: Connection) -> None:
-        try:
-            conn.sock.setblocking(False)
-            conn.sock.shutdown(socket.SHUT_WR)
-            self.poller.register(conn.sock, selectors.EVENT_READ, lambda _: self._hear_out(conn))
-        except OSError:  # the client has closed before us
-            self._close(conn)
-            return
-        conn.due = time.monotonic() + _LINGER_SECONDS
-        self._lingering[conn] = None
-
-    def _hear_out(self, conn: Connection) -> None:
-        try:
-            if conn.sock.recv(HELD_BODY):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
+            self._serve(listener, client, addr)
+            self._linger(client)
+        except gevent.GreenletExit:  # its place was needed
             pass
-        self._leave(conn)
-
-    def _leave(self, conn: Connection) -> None:
-        self.poller.unregister(conn.sock)
-        del self._lingering[conn]
-        self._close(conn)
-
-    def _close(self, conn: TConn) -> None:
-        self.nr_conns -= 1
-        conn.close()
-
-    # --- in a thread
-
-    def handle(self, conn: Any) -> Any:
-        """Serve a request, with an end to all waiting."""
-        conn.incoming.start()
-        _serving.connection = conn
-        try:
-            return super().handle(conn)
         finally:
-            _serving.connection = None
-            conn.incoming.end()
+            self._connections -= 1
+            self._rest()
+            client.close()
 
-    def welcome(self, conn: Connection) -> None:
-        """Serve this caller first from now on, and let the next stranger in."""
-        if conn.caller not in self._known:
-            self._known[conn.caller] = None
-            if len(self._known) > _MOST_KNOWN:
-                self._known.popitem(last=False)
-        if conn.is_stranger:
-            self.method_queue.defer(self._leave_strangers, conn)
+    def _serve(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        req = None
+        incoming = _Incoming(self, client)
+        parser = RequestParser(self.cfg, cast(socket.socket, incoming), addr)
+        try:
+            name = listener.getsockname()  # now: the listener is closed first when the worker stops
+            for req in parser:
+                incoming.body_begins()
+                # Raises StopIteration where the connection is to close. That of GeventWorker would hide GreenletExit.
+                AsyncWorker.handle_request(self, name, req, client, addr)
+                parser.finish_body()  # what was refused unread: less than SKIPPED, or the connection closes
+                if not self.alive:
+                    break
+                incoming.next_request()
+        except (StopIteration, errors.NoMoreData):
+            pass
+        except Exception as error:
+            self.handle_error(req, client, addr, error)
 
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        """Serve a request that was understood."""
-        conn.sock.settimeout(_ANSWER_SECONDS)
-        return super().handle_request(req, conn)
+    def _linger(self, client: socket.socket) -> None:
+        """Wait until the client closes, or a little while."""
+        with suppress(OSError), gevent.Timeout(_LINGER_SECONDS, TimeoutError()), self.waiting(client, idle=True):
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(_PIECE):
+                pass
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what is no HTTP; gunicorn would repeat it in the answer and in the log."""
+        if isinstance(exc, OSError) and not isinstance(exc, _TooSlow):
+            return  # the client is gone, or does not read
         status = _STATUSES.get(type(exc), HTTPStatus.BAD_REQUEST)
-        if not isinstance(exc, (errors.ParseException, OSError)):
+        if not isinstance(exc, (errors.ParseException, _TooSlow)):
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             self.log.exception("Error handling request")
         else:
-            self.log.info("Refused what is no HTTP request: %s", type(exc).__name__)
+            self.log.info("Refused what is no HTTP request: %s", type(exc).__name__.strip("_"))
+        self._hold_back(client)
         with suppress(OSError):
-            client.settimeout(_ANSWER_SECONDS)
-            client.sendall(answer(status))
+            client.sendall(_raw_problem(status))
+
+    def notify(self) -> None:
+        """Show that the worker lives; when it stops, close the connections on which nothing is under way."""
+        super().notify()
+        if not self.alive:
+            for client in filter(_is_silent, filter(None, list(self._waiting.values()))):
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RD)
+
+    @contextmanager
+    def waiting(self, client: socket.socket, *, idle: bool) -> Iterator[None]:
+        """Mark the current greenlet as one that may be closed for another, and let another one work."""
+        self._rest()
+        current = _current()
+        self._waiting[current] = client if idle else None
+        try:
+            yield
+        finally:
+            self._waiting.pop(current, None)
+
+    def work(self) -> None:
+        """Go on once the current greenlet has its place."""
+        if _current() not in self._at_work:
+            self._at_work[_current()] = self._line.enter()
+
+    def _rest(self) -> None:
+        if self._at_work.pop(_current(), None) is not None:
+            self._line.leave()
+
+    def _make_room(self) -> None:
+        if self._waiting and self._connections > self.worker_connections - _SPARE:
+            greenlet, _ = self._waiting.popitem(last=False)
+            greenlet.kill(block=False)
+
+    def _turnstile(self, application: _Application) -> _Application:
+        """Hold back answers to strangers, so that a flood of them leaves the processor to those who authenticate."""
+
+        def patient(environ: MutableMapping[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
+            environ[WAITED] = waited = self._at_work.get(_current(), 0.0)
+            environ[LEAVE_LINE] = self._rest
+            if waited > self._line.longest_wait and environ["REQUEST_METHOD"] == "POST":
+                self._hold_back(environ["gunicorn.socket"])  # whoever is told so comes again at once
+                return _too_much(start_response)
+            answer = application(environ, start_response)
+            if AUTHENTICATED not in environ:
+                self._hold_back(environ["gunicorn.socket"])
+            return answer
+
+        return patient
+
+    def _hold_back(self, client: socket.socket) -> None:
+        now = time.monotonic()
+        # Seldom ones pass at once: a tenth of a second may be used up together.
+        self._next_stranger = max(self._next_stranger + 1 / _STRANGERS_A_SECOND, now - 0.1)
+        if self._next_stranger > now:
+            self._next_stranger = min(self._next_stranger, now + _LONGEST_HOLD)
+            with self.waiting(client, idle=False):
+                gevent.sleep(self._next_stranger - now)
+
+    def _log_uncaught(self, _context: Any, _kind: Any, error: BaseException, _trace: Any) -> None:
+        self.log.critical("uncaught", exc_info=error)
+
+
+def _is_silent(client: socket.socket) -> bool:
+    """Whether nothing has come that nobody has read yet: a request whose head is there gets its body too."""
+    try:
+        return not cast(Any, client)._sock.recv(1, socket.MSG_PEEK)  # gevent's own would wait
+    except OSError:
+        return True
+
+
+def _current() -> _Greenlet:
+    return cast("_Greenlet", gevent.getcurrent())
+
+
+def _raw_problem(status: HTTPStatus) -> bytes:
+    """An error answer as bytes, after which the connection closes."""
+    body = described(status, status.description or status.phrase)
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: {PROBLEM}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+_TOO_MUCH = described(
+    HTTPStatus.SERVICE_UNAVAILABLE, "There is too much to do. Nothing was acknowledged: send it again."
+)
+
+
+def _too_much(start_response: _StartResponse) -> Iterable[bytes]:
+    headers = [
+        ("Content-Type", PROBLEM),
+        ("Content-Length", str(len(_TOO_MUCH))),
+        ("Retry-After", RETRY_AFTER_SECONDS),
+    ]
+    start_response("503 Service Unavailable", headers)
+    return [_TOO_MUCH]

@@ -1,9 +1,35 @@
 -- What operators look at. Analysts' views come beside them.
 
+-- Of many gaps each would count the same pulls again. Pulls are gathered once, as an array of their times for each channel;
+-- how many of them came after a gap is found by bisection.
 create view open_gaps as
 with setting_values as (
   select (select value from setting where name = 'overdue_after') as overdue_after,
-         (select value from setting where name = 'give_up_after') as give_up_after
+         (select value from setting where name = 'give_up_after') as give_up_after,
+         (select value from setting where name = 'reconcile_interval') as reconcile_interval
+),
+recent_pulls as (
+  select p.provider, p.channel, p.endpoint, p.started_at, p.outcome, p.error
+  from setting_values s
+  join pull p on p.started_at >= now() - s.give_up_after
+  where p.source = 'pull' and p.batch_id is null
+    and p.endpoint <> '/dr-responses'  -- asks for codes, not for messages
+),
+stores as (
+  select distinct provider, channel from recent_pulls
+),
+asked as materialized (
+  -- by channel of a message; '*': it has none, so any store may have it; '': one that no store is of
+  select c.provider, c.channel, array_agg(p.started_at order by p.started_at) as times,
+         (array_agg(p.outcome order by p.started_at))[count(*)::int] as last_outcome,
+         (array_agg(p.error order by p.started_at))[count(*)::int] as last_error,
+         (array_agg(p.endpoint order by p.started_at))[count(*)::int] as endpoint
+  from (
+    select provider, channel from stores where channel is not null
+    union select provider, unnest(array['*', '']) from stores
+  ) c
+  join recent_pulls p on p.provider = c.provider and (p.channel = c.channel or p.channel is null or c.channel = '*')
+  group by c.provider, c.channel
 ),
 waiting as (
   select m.provider, m.channel, m.message_id, m.destination, m.batch_id, m.status::text, m.status_code,
@@ -14,11 +40,17 @@ waiting as (
   -- a batch of which we only know that it was sent, and where to
   select b.provider, null, null, d.destination, b.batch_id, null, null, 0, b.learned_at, b.learned_at
   from sent_batch b
-  cross join lateral unnest(case when b.destinations = '{}' then array[null] else b.destinations end) d (destination)
-  where not exists (
-    select from message_status m
-    where (m.provider, m.batch_id) = (b.provider, b.batch_id)
-      and (d.destination is null or m.destination = d.destination))
+  cross join lateral (
+    select unnest(b.destinations) as destination
+    except
+    select m.destination from message_status m
+    where (m.provider, m.batch_id) = (b.provider, b.batch_id) and b.destinations <> '{}'
+    union all
+    select null
+    where b.destinations = '{}'
+      and not exists (select from message_status m where (m.provider, m.batch_id) = (b.provider, b.batch_id))
+  ) d
+  where not b.is_named
 )
 select w.provider, w.channel, w.message_id, w.destination, w.batch_id, w.status, w.status_code, w.report_count,
        w.first_seen_at,
@@ -29,8 +61,7 @@ select w.provider, w.channel, w.message_id, w.destination, w.batch_id, w.status,
        case
          when w.first_seen_at + s.give_up_after <= now() then null
          when b.batch_id is not null then b.next_pull_at
-         else least(looked_up.next_check_at,
-                    greatest(tried.last_pull_at + (select value from setting where name = 'reconcile_interval'), l.not_before))
+         else least(looked_up.next_check_at, greatest(tried.last_pull_at + s.reconcile_interval, l.not_before))
        end as next_pull_at,
        case
          when w.first_seen_at + s.give_up_after <= now() then 'given up'
@@ -47,22 +78,39 @@ left join sent_batch b on (b.provider, b.batch_id) = (w.provider, w.batch_id)
 left join lateral (
   select count(*) as pulls, max(p.started_at) as last_pull_at,
          (array_agg(p.outcome order by p.started_at desc))[1] as last_outcome,
-         (array_agg(p.error order by p.started_at desc))[1] as last_error,
-         (array_agg(p.endpoint order by p.started_at desc))[1] as endpoint
+         (array_agg(p.error order by p.started_at desc))[1] as last_error
   from pull p
-  where p.provider = w.provider and p.source = 'pull'
-    and p.started_at >= coalesce(b.learned_at, w.first_seen_at)  -- a batch's first pull may name the message
-    and p.endpoint <> '/dr-responses'  -- asks for codes, not for messages
-    and (p.batch_id = b.batch_id or (b.batch_id is null and p.batch_id is null
-         and (p.channel = w.channel or p.channel is null or w.channel is null)))
-  having count(*) > 0
-) tried on true
+  where (p.provider, p.batch_id) = (b.provider, b.batch_id) and p.source = 'pull'
+    and p.started_at >= b.learned_at  -- a batch's first pull may name the message
+) of_batch on true
+left join asked own on (own.provider, own.channel) = (w.provider, coalesce(w.channel, '*'))
+left join asked other on other.provider = w.provider and other.channel = '' and own.provider is null
+cross join lateral (
+  select case when b.batch_id is null then coalesce(own.times, other.times) end as times,
+         coalesce(own.last_outcome, other.last_outcome) as last_outcome,
+         coalesce(own.last_error, other.last_error) as last_error, coalesce(own.endpoint, other.endpoint) as endpoint
+) of_store
+cross join lateral (
+  select case when b.batch_id is null
+              then cardinality(of_store.times) - width_bucket(w.first_seen_at - interval '1 microsecond', of_store.times)
+              else of_batch.pulls end as pulls
+  offset 0  -- counted once, and not wherever it is used
+) counted
 left join lateral (
-  select sum(c.checks)::int as checks, max(c.checked_at) as checked_at, min(c.next_check_at) as next_check_at
-  from message_check c
-  where (c.provider, c.message_id) = (w.provider, w.message_id)
-) looked_up on true
-left join pull_lease l on (l.provider, l.endpoint) = (w.provider, tried.endpoint)
+  select counted.pulls,
+         case when b.batch_id is null then of_store.times[cardinality(of_store.times)] else of_batch.last_pull_at end
+           as last_pull_at,
+         case when b.batch_id is null then of_store.last_outcome else of_batch.last_outcome end as last_outcome,
+         case when b.batch_id is null then of_store.last_error else of_batch.last_error end as last_error
+) tried on counted.pulls > 0
+left join (
+  select provider, message_id, sum(checks)::int as checks, max(checked_at) as checked_at,
+         min(next_check_at) as next_check_at
+  from message_check
+  group by provider, message_id
+) looked_up on (looked_up.provider, looked_up.message_id) = (w.provider, w.message_id)
+left join pull_lease l on (l.provider, l.endpoint) = (w.provider, of_store.endpoint) and b.batch_id is null
+  and tried.pulls is not null
 where w.first_seen_at + s.overdue_after <= now();
 
 comment on view open_gaps is 'Every message that should have a final report by now and has none: since when, what was tried, what happens next. Given up messages stay here.';
@@ -76,7 +124,7 @@ comment on column open_gaps.status_code is 'The provider''s own code so far.';
 comment on column open_gaps.report_count is 'Distinct reports so far.';
 comment on column open_gaps.first_seen_at is 'When we first heard of it.';
 comment on column open_gaps.overdue_since is 'first_seen_at + OVERDUE_AFTER_SECONDS.';
-comment on column open_gaps.pulls is 'How many pulls could have brought its report so far; NULL: none.';
+comment on column open_gaps.pulls is 'How many pulls could have brought its report since we heard of it; NULL: none. Of one-time stores those of the last GIVE_UP_AFTER_HOURS count.';
 comment on column open_gaps.last_pull_at is 'When the last of them started.';
 comment on column open_gaps.last_outcome is 'How the last of them ended, see pull.outcome.';
 comment on column open_gaps.last_error is 'What went wrong in the last of them.';

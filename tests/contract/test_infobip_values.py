@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -74,7 +75,13 @@ def test_four_spellings_of_absent(absent: object) -> None:
     values: dict[str, Any] = {} if absent is ... else dict.fromkeys(names, absent)
     report = read_one(**values)
     assert report == DeliveryReport(
-        0, "infobip", "m", "41793026731", Status.DELIVERED, True, status_code="5", times_assumed_utc=False
+        item=0,
+        provider="infobip",
+        message_id="m",
+        destination="41793026731",
+        status=Status.DELIVERED,
+        is_final=True,
+        status_code="5",
     )
     inner = {} if absent is ... else {"id": absent, "name": absent, "permanent": absent}
     money = {} if absent is ... else {"pricePerMessage": absent, "currency": absent}
@@ -116,12 +123,22 @@ def test_times(text: object, expected: datetime, is_assumed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "digits", ["0.01", "0.0001000000", "0.1234567890123456789012345678", "1E-7", "12345678901234567890.5", "0"]
+    ("digits", "also"),
+    [
+        ("0.01", "0.010"),
+        ("0.0001000000", "1E-4"),
+        ("0.1234567890123456789012345678", "0.12345678901234567890123456780"),
+        ("1E-7", "0.0000001"),
+        ("12345678901234567890.5", "12345678901234567890.50"),
+        ("0", "0.00"),
+        ("100", "1E+2"),
+    ],
 )
-def test_money_keeps_every_digit(digits: str) -> None:
-    """Trap 37."""
-    report = read_one(raw=f',"price":{{"pricePerMessage":{digits},"currency":"EUR"}}')
-    assert str(report.price) == digits
+def test_money_keeps_every_digit(digits: str, also: str) -> None:
+    """Trap 37: exactly the number that it says, in one spelling."""
+    one, other = (read_one(raw=f',"price":{{"pricePerMessage":{text},"currency":"EUR"}}') for text in (digits, also))
+    assert one.price == Decimal(digits)
+    assert one.encoded() == other.encoded()
 
 
 def test_a_pushed_and_a_pulled_copy_are_the_same_report() -> None:

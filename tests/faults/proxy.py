@@ -11,6 +11,8 @@ from typing import Self
 from urllib.parse import urlsplit
 
 Address = tuple[str, int]
+_LONGEST = 30
+"""Seconds that anything waits here."""
 
 
 def address(url: str) -> Address:
@@ -25,8 +27,9 @@ class Proxy:
     The next exchanges (request and answer) suffer what ``plan`` holds, one each:
     ``reset after request``: the request arrives, its answer does not. ``half of the request``, ``half of the answer``:
     then a reset. ``delay``: the answer comes ``seconds`` late. ``duplicate``: the request arrives twice, over two
-    connections, and the second answer is the one that is passed on. Only requests whose path begins with ``only``
-    suffer. Every answer to them comes ``lag`` seconds late.
+    connections, and the second answer is the one that is passed on. ``hold``: the answer comes once ``release`` is set.
+    ``a byte a second``: so the answer comes, until the other side has had enough. Only requests whose path begins with
+    ``only`` suffer. Every answer to them comes ``lag`` seconds late.
     """
 
     def __init__(self, target: Address, seconds: float = 0.3, lag: float = 0, only: str = "/") -> None:
@@ -36,6 +39,7 @@ class Proxy:
         self.only = only
         self.held = threading.Event()
         """Set while an answer is held back: its request has had its effect, and nobody knows."""
+        self.release = threading.Event()
         self.plan: list[str] = []
         self.played: list[str] = []
         self._lock = threading.Lock()
@@ -57,12 +61,12 @@ class Proxy:
         while not self._closing.is_set():
             with suppress(OSError):
                 client, _ = self._listener.accept()
-                client.settimeout(30)
+                client.settimeout(_LONGEST)
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
-            upstream = socket.create_connection(self.target, timeout=30)
+            upstream = socket.create_connection(self.target, timeout=_LONGEST)
             with upstream:
                 while request := _message(client):
                     if not self._exchange(request, client, upstream):
@@ -81,7 +85,7 @@ class Proxy:
             _reset(client)
             return False
         if fault == "duplicate":
-            with socket.create_connection(self.target, timeout=30) as second:
+            with socket.create_connection(self.target, timeout=_LONGEST) as second:
                 second.sendall(request)
                 _message(second)
         upstream.sendall(request)
@@ -94,12 +98,27 @@ class Proxy:
             client.sendall(head + b"\r\n\r\n" + body[: len(body) // 2])
             _reset(client)
             return False
+        if fault == "a byte a second":
+            self._dribble(answer, client)
+            return False
         if is_meant:
             self.held.set()
+            if fault == "hold":
+                self.release.wait(_LONGEST)
             self._closing.wait(self.lag + (self.seconds if fault == "delay" else 0))
             self.held.clear()
         client.sendall(answer)
         return True
+
+    def _dribble(self, answer: bytes, client: socket.socket) -> None:
+        self.held.set()
+        try:
+            for position in range(len(answer)):
+                client.sendall(answer[position : position + 1])
+                if self._closing.wait(1):
+                    return
+        finally:
+            self.held.clear()
 
 
 class Router:
@@ -125,7 +144,7 @@ class Router:
                 threading.Thread(target=self._connect, args=(client,), daemon=True).start()
 
     def _connect(self, client: socket.socket) -> None:
-        with client, suppress(OSError), socket.create_connection(self.target, timeout=30) as upstream:
+        with client, suppress(OSError), socket.create_connection(self.target, timeout=_LONGEST) as upstream:
             there = threading.Thread(target=_pump, args=(client, upstream), daemon=True)
             there.start()
             _pump(upstream, client)

@@ -10,6 +10,7 @@ from dev.postgres import Server
 from receiver import settings
 from receiver.providers.infobip import Infobip
 from receiver.reconciler import Reconciler
+from tests.faults import hasty
 from tests.faults.proxy import Proxy, address
 from tests.faults.world import World
 from tests.integration.server import select, wait_for
@@ -60,13 +61,15 @@ def test_an_answer_waits_for_a_database_that_has_gone(
     new_world: Callable[..., World], server: Server, report_figures: Callable[..., None]
 ) -> None:
     """Facebook has no log: what was handed out while the database died is in the memory of the reconciler alone."""
-    with new_world() as world, Proxy(address(world.sandbox.url), lag=1, only="/facebook/1/reports") as slow:
+    with new_world() as world, Proxy(address(world.sandbox.url), only="/facebook/1/reports") as slow:
         world.provider_url = slow.url
+        slow.plan = ["hold"]
         world.sandbox.send_infobip(50, "delivered", "facebook", push=False)
         assert world.sandbox.push_all()
-        reconciler = world.start_reconciler(INFOBIP_CHANNELS="facebook")
+        reconciler = world.start_reconciler(hasty.__name__, INFOBIP_CHANNELS="facebook")
         assert slow.held.wait(20)
         server.kill()
+        slow.release.set()
         wait_for(lambda: "answer_waits_for_database" in reconciler.said)
         server.start()
         kept = "select from payload join pull on pull.id = pull_id where endpoint = '/facebook/1/reports'"
@@ -122,3 +125,37 @@ def test_a_provider_that_wants_a_rest_gets_it_and_harms_no_other(
     assert (after - refused).total_seconds() >= REST
     assert min(batches) < after
     assert figures["handed out and missing"] == 0
+
+
+def test_a_provider_that_answers_a_byte_a_second_costs_bounded_time_and_harms_no_other(
+    new_world: Callable[..., World], report_figures: Callable[..., None]
+) -> None:
+    """It is given up after its time, gets a rest, and is asked again; what it had handed out comes from its log."""
+    gaps = """select distinct last_outcome from open_gaps
+              where provider = 'infobip' and next_step = 'pull is repeated after a failure'"""
+    plus = "select * from message_status where provider = 'messaging_plus' and is_final"
+    pulls = """select extract(epoch from finished_at - started_at)::float from pull
+               where endpoint = '/sms/1/reports' and outcome = 'network_error'"""
+    with new_world(drop=1) as world, Proxy(address(world.sandbox.url), only="/sms/1/reports") as slow:
+        world.provider_url = slow.url
+        world.start_web()
+        numbers = [world.sandbox.simulation.number() for _ in range(3)]
+        batch = world.sandbox.send_messaging_plus(numbers, ["delivered"] * 3)
+        assert world.sandbox.forward("messaging_plus", batch) == 200
+        assert world.sandbox.forward("infobip", world.sandbox.send_infobip(20, push=False)) == 200
+        assert world.sandbox.push_all()
+        world.sandbox.fault("/sms/1/logs", "error", times=1_000, status=503)
+        slow.plan = ["a byte a second"] * 100
+        world.start_reconciler(hasty.__name__)
+        assert slow.held.wait(20)
+        wait_for(lambda: len(select(world.witness_url, plus)) == 3)
+        assert slow.held.is_set(), "the other provider has not waited for this one"
+        wait_for(lambda: select(world.witness_url, gaps) == ["network_error"])
+        given_up = wait_for(lambda: len(rows := select(world.witness_url, pulls)) > 1 and rows)
+        slow.plan.clear()
+        world.sandbox.faults.clear()
+        figures = world.settle_as_it_is()
+    report_figures(**{"given up after": f"{max(given_up):.2f} s"}, **figures)
+    assert max(given_up) < hasty.SECONDS + 2
+    assert figures["handed out and missing"] == 0
+    assert figures["repaired from logs"] > 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,10 @@ _OVERLAPS = """
   where a.endpoint = '/sms/1/reports'
     and tstzrange(a.started_at, a.finished_at) && tstzrange(b.started_at, b.finished_at)
 """
+_STOPS = 40
+_IN_TRANSACTION = (
+    "select pid from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
+)
 _FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
@@ -62,6 +68,28 @@ def test_a_reconciler_that_wakes_up_after_its_lease_does_no_harm(
     assert figures["one-time reads handed out"] == 2500
     assert figures["handed out and missing"] == 0
     assert any(line["event"] == "lease_lost" for line in said), "it went on reading a store that was no longer its own"
+
+
+def test_a_reconciler_that_is_stopped_at_any_moment_keeps_no_lock(
+    new_world: Callable[..., World], report_figures: Callable[..., None]
+) -> None:
+    """Whatever it was doing: the next one can have the store when the lease is over, and everybody the rows."""
+    dice = random.Random(4)  # noqa: S311 - repeatable on purpose
+    with new_world() as world:
+        world.start_web()
+        reconciler = world.start_reconciler(RECONCILE_INTERVAL_SECONDS="0.01")
+        with world.load(pause=0.01):
+            wait_for(lambda: count(world.witness_url, "pull") > _STOPS)
+            for _ in range(_STOPS):
+                time.sleep(dice.random() / 50)
+                signal_process(reconciler.pid, signal.SIGSTOP)
+                try:
+                    wait_for(lambda: not select(world.witness_url, _IN_TRANSACTION), 5)
+                finally:
+                    signal_process(reconciler.pid, signal.SIGCONT)
+        figures = world.settle_as_it_is()
+    report_figures(stops=_STOPS, **figures)
+    assert figures["acknowledged and missing"] == figures["handed out and missing"] == 0
 
 
 @pytest.mark.skipif(_FAKETIME is None, reason="libfaketime is not installed")

@@ -98,8 +98,8 @@ class World:
         wait_for(lambda: is_up(url))
         return release, url
 
-    def start_reconciler(self, **variables: str) -> Kept:
-        self.reconcilers.append(Kept("receiver", "reconcile", **self.variables(**variables)))
+    def start_reconciler(self, module: str = "receiver", **variables: str) -> Kept:
+        self.reconcilers.append(Kept(module, "reconcile", **self.variables(**variables)))
         return self.reconcilers[-1]
 
     def is_up(self) -> bool:

@@ -74,16 +74,20 @@ def locked(url: str, table: str) -> Iterator[psycopg.Connection]:
 class Process:
     """One of our processes, and all that it prints."""
 
-    def __init__(self, *arguments: str, **variables: str) -> None:
+    def __init__(self, *arguments: str, stdin: str = "", **variables: str) -> None:
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            cwd=ROOT,
-            env=environment(**variables),
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with tempfile.TemporaryFile() as typed:
+            typed.write(stdin.encode())
+            typed.seek(0)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=ROOT,
+                env=environment(**variables),
+                stdin=typed,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:
@@ -172,9 +176,9 @@ def serving(*flags: str, **variables: str) -> Iterator[Web]:
 
 
 @contextmanager
-def running(*arguments: str, **variables: str) -> Iterator[Process]:
+def running(*arguments: str, stdin: str = "", **variables: str) -> Iterator[Process]:
     """``python -m receiver VERB …``"""
-    process = Process("receiver", *arguments, **variables)
+    process = Process("receiver", *arguments, stdin=stdin, **variables)
     try:
         yield process
     finally:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,9 +23,11 @@ from tests.integration.server import (
     Process,
     Web,
     count,
+    environment,
     execute,
     finished,
     free_port,
+    locked,
     running,
     sample,
     select,
@@ -71,7 +78,24 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("nonsense",), ("status", "--nonsense"), ("prune", "extra"), ("sandbox", "--drop", "2")]
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("status", "--nonsense"),
+        ("prune", "extra"),
+        ("prune", "--dry"),  # what deletes must not guess
+        ("rebuild", "--from"),
+        ("export", "--fr", "2026-03-01", "--to", "2026-04-01"),
+        ("export", "--from", "x", "--to", "2026-04-01"),
+        ("sandbox", "--drop", "2"),
+        ("sandbox", "--see", "1"),
+        ("sandbox", "--port", "99999999"),
+        ("sandbox", "--rate", "-1"),
+        ("sandbox", "--time-scale", "nan"),
+        ("sandbox", "--target", "foo"),
+        ("sandbox", "--target", "http://[foo"),
+    ],
 )
 def test_wrong_use_ends_with_2(command: Command, capsys: Capture, arguments: tuple[str, ...]) -> None:
     assert command(*arguments) == 2
@@ -84,7 +108,36 @@ def test_help_ends_with_0(command: Command, capsys: Capture, arguments: tuple[st
     assert "usage: receiver" in capsys.readouterr().out
 
 
-VERBS = [("migrate",), ("reconcile", "--once"), ("status",), ("replay",), ("rebuild",), ("prune",)]
+VERBS = [
+    ("migrate",),
+    ("reconcile", "--once"),
+    ("status",),
+    ("replay",),
+    ("rebuild",),
+    ("prune",),
+    ("forget", "41790000001"),
+    ("export", "--from", "2026-03-01", "--to", "2026-04-01"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("export", "--from", "2026-04-01", "--to", "2026-04-01"), "--from must be before --to"),
+        (("export", "--from", "2026-04-01", "--to", "2026-03-01"), "--from must be before --to"),
+        (("forget", ""), "the destination is empty"),
+        (("forget", " "), "the destination is empty"),
+    ],
+)
+def test_what_makes_no_sense_ends_with_2_in_one_line(
+    command: Command, capsys: Capture, arguments: tuple[str, ...], said: str
+) -> None:
+    assert command(*arguments) == 2
+    printed = capsys.readouterr()
+    [line] = printed.err.splitlines()
+    assert line.startswith(f"receiver: {arguments[0]}: ")
+    assert said in line
+    assert printed.out == ""
 
 
 @pytest.mark.parametrize("arguments", VERBS)
@@ -97,14 +150,94 @@ def test_a_wrong_setting_ends_with_2_in_one_line_that_names_it(
     assert printed.out == ""
 
 
+def test_every_wrong_setting_has_a_line_of_its_own(command: Command, capsys: Capture) -> None:
+    assert command("status", MAX_BODY_BYTES="planted", PORT="planted") == 2
+    lines = ["receiver: MAX_BODY_BYTES invalid: Not a valid integer.", "receiver: PORT invalid: Not a valid integer."]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
 @pytest.mark.parametrize("arguments", [verb for verb in VERBS if verb[0] != "reconcile"])
-def test_without_a_database_it_ends_with_1_and_no_secret(
+def test_without_a_database_it_ends_with_1_in_one_line_without_a_secret(
     command: Command, capsys: Capture, arguments: tuple[str, ...]
 ) -> None:
     assert command(*arguments, DATABASE_URL=NOWHERE) == 1
     printed = capsys.readouterr()
-    assert printed.err.startswith("receiver: OperationalError: ")
+    [line] = printed.err.splitlines()
+    assert line.startswith("receiver: OperationalError: connection failed: ")
     assert "planted" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("arguments", [verb for verb in VERBS if verb[0] not in ("migrate", "reconcile")])
+def test_without_its_tables_it_ends_with_1_and_says_what_to_run(
+    command: Command, capsys: Capture, fresh_url: str, arguments: tuple[str, ...]
+) -> None:
+    assert command(*arguments, DATABASE_URL=fresh_url) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "receiver: the database is not migrated: run receiver migrate\n"
+    assert printed.out == ""
+
+
+def test_a_cycle_without_its_tables_ends_with_1(fresh_url: str) -> None:
+    status, printed = finished("reconcile", "--once", DATABASE_URL=fresh_url)
+    assert status == 1
+    assert "the database is not migrated: run receiver migrate" in printed
+    assert "UndefinedTable" not in printed
+
+
+def test_a_reconciler_waits_for_the_release_that_migrates(variables: dict[str, str], fresh_url: str) -> None:
+    late = {**variables, "DATABASE_URL": fresh_url, "RECONCILE_INTERVAL_SECONDS": "0.05"}
+    with running("reconcile", **late) as reconciler:
+        wait_for(lambda: reconciler.output.count("the database is not migrated") > 2)
+        assert reconciler.is_alive()
+        assert finished("migrate", DATABASE_URL=fresh_url)[0] == 0
+        wait_for(lambda: "pulled" in reconciler.output)
+        reconciler.terminate()
+        assert reconciler.wait() == 0
+        assert "UndefinedTable" not in reconciler.output
+
+
+def test_results_are_not_mixed_with_logs(command: Command, capsys: Capture) -> None:
+    assert command("status") == 0
+    logging.getLogger("a").warning("something to know")
+    printed = capsys.readouterr()
+    assert "something to know" in printed.err
+    assert "something to know" not in printed.out
+
+
+def test_an_interruption_is_one_short_line(database_url: str) -> None:
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'receiver'"
+    with locked(database_url, "message_status"), running(*VERBS[-1], DATABASE_URL=database_url) as process:
+        wait_for(lambda: select(database_url, waiting) == [1])
+        os.kill(process.pid, signal.SIGINT)  # Ctrl-C
+        assert process.wait() == 130
+        assert process.output == "receiver: interrupted\n"
+
+
+def status_into(output: int, database_url: str) -> tuple[int, bytes]:
+    """Exit status and stderr of ``receiver status`` that prints into a descriptor."""
+    done = subprocess.run(
+        [sys.executable, "-m", "receiver", "status"],
+        env=environment(DATABASE_URL=database_url),
+        stdout=output,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=30,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_reader_who_goes_away_is_no_error(database_url: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        assert status_into(write, database_url) == (141, b"")
+    finally:
+        os.close(write)
+
+
+def test_what_cannot_be_written_is_one_short_line(database_url: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        assert status_into(full.fileno(), database_url) == (1, b"receiver: No space left on device\n")
 
 
 @pytest.mark.parametrize("variables", [{"DATABASE_URL": NOWHERE}, {"INFOBIP_BASE_URL": "http://127.0.0.1:1"}])
@@ -136,11 +269,10 @@ def test_a_wrong_setting_ends_the_start_of_the_web_process_in_one_line(
 
 
 def test_migrate_makes_a_database_ready_and_can_be_repeated(command: Command, capsys: Capture, fresh_url: str) -> None:
-    assert command("status", DATABASE_URL=fresh_url) == 0
-    assert "not migrated" in capsys.readouterr().out
-    assert command("replay", DATABASE_URL=fresh_url) == 1
+    assert command("status", DATABASE_URL=fresh_url) == 1
     for _ in range(2):
         assert command("migrate", DATABASE_URL=fresh_url, OVERDUE_AFTER_SECONDS="5") == 0
+    assert command("status", DATABASE_URL=fresh_url) == 0
     assert count(fresh_url, "infobip_status_code") > 20
     assert select(fresh_url, "select extract(epoch from value)::int from setting where name = 'overdue_after'") == [5]
 
@@ -155,7 +287,7 @@ def test_status_is_one_screen_of_what_an_operator_wants_to_know(
         "MESSAGING_PLUS_API_KEY": "",
     }
     assert command("status", **here) == 0
-    assert "Last push: -" in capsys.readouterr().out
+    assert "Last push, of the last 7 days: -" in capsys.readouterr().out
 
     path = f"/webhooks/infobip/{SECRET}"
     web.post(path, sample("infobip/sms_reports.json"))
@@ -167,14 +299,15 @@ def test_status_is_one_screen_of_what_an_operator_wants_to_know(
     assert command("status", **here) == 0
     printed = capsys.readouterr().out
     squeezed = [" ".join(line.split()) for line in printed.splitlines()]
-    assert any(line.startswith("infobip delivered 2 ") for line in squeezed)
-    assert any(line.startswith("infobip pending 1 ") for line in squeezed)
+    assert any(line.startswith("infobip delivered 2") for line in squeezed)
+    assert any(line.startswith("infobip pending 1") for line in squeezed)
     assert any(line.startswith("infobip pull is repeated after a failure 1 ") for line in squeezed)
     assert any(line.startswith("infobip /sms/1/reports ") and " http_error 401 " in line for line in squeezed)
     assert any(line.startswith("quarantined items 1 ") for line in squeezed)
+    assert any(line.startswith("changes not in the rollups ") for line in squeezed)
     assert any(line.startswith("unreadable bodies 1 ") for line in squeezed)
     assert "Off: messaging_plus: pulling is off, missing: MESSAGING_PLUS_API_KEY" in squeezed
-    assert "Last push: 20" in printed
+    assert "Last push, of the last 7 days: 20" in printed
     assert len(squeezed) < 50
     assert max(map(len, printed.splitlines())) <= 132
     assert "41790000001" not in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import tempfile
@@ -17,7 +18,7 @@ import pytest
 
 from dev.postgres import Server
 from receiver import store
-from receiver.committer import Committer
+from receiver.committer import _PATIENCE_WHEN_DOWN, Committer
 from receiver.errors import NotCommitted
 from receiver.migrate import migrate
 from receiver.reports import Reading, Source
@@ -198,6 +199,51 @@ def test_a_request_that_comes_when_the_lock_is_about_to_go_is_committed_within_i
     assert recorded
     assert seconds < DEADLINE
     assert "late" in messages(observer)
+
+
+def test_a_request_that_comes_too_late_is_no_sign_that_the_database_is_down(
+    database_url: str, observer: psycopg.Connection[Any]
+) -> None:
+    """Others still get all of their time, more than the second that there is while the database is down."""
+    committer = Committer(database_url, 10)
+    with pytest.raises(NotCommitted):
+        committer.commit(push("late"), waited=11)
+    with ThreadPoolExecutor(1) as threads:
+        with locked(database_url):
+            other = threads.submit(committer.commit, push("m"))
+            with pytest.raises(TimeoutError):
+                other.result(_PATIENCE_WHEN_DOWN + 0.3)
+        assert other.result()
+    assert messages(observer) == {"m"}
+
+
+def test_groups_become_as_small_as_a_slow_database_needs(database_url: str, observer: psycopg.Connection[Any]) -> None:
+    """All who wait at once take longer than their deadline, each by itself a tenth of it."""
+    committer = Committer(database_url, 3)
+    observer.execute(
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.004); return new; end'"
+    )
+    observer.execute("create trigger slow before insert on message_status for each row execute function slow()")
+    numbers = itertools.count()
+
+    def bring(_: int) -> store.Recorded | None:
+        reports = [a_report(message_id=f"m{next(numbers)}", item=item) for item in range(60)]
+        return outcome_of(committer, store.Arrival("infobip", Source.PUSH, b"{}", Reading("", reports, [])))[0]
+
+    def crowd() -> int:
+        """How many of nineteen are acknowledged, all of whom have come before the first of them is worked on."""
+        with ThreadPoolExecutor(20) as threads:
+            with locked(database_url):
+                threads.submit(committer.commit, push(f"first{next(numbers)}"))
+                until(lambda: blocked(observer))
+                all_of_them = [threads.submit(bring, n) for n in range(19)]
+                until(lambda: committer._queue.qsize() == 19)
+            return sum(future.result() is not None for future in all_of_them)
+
+    try:
+        assert any(crowd() >= 4 for _ in range(4))
+    finally:
+        observer.execute("drop function slow cascade")
 
 
 def test_a_poisoned_request_in_a_group_fails_nobody(

@@ -300,7 +300,7 @@ def test_whatever_is_pushed(sender: Any, service: Web, database_url: str) -> Non
             for body, name in zip(made, names, strict=True)
         ]
         answers = sender(sent)
-        with psycopg.connect(database_url, autocommit=True) as connection:
+        with psycopg.connect(database_url, autocommit=True, prepare_threshold=None) as connection:
             for body, name, answer in zip(sent, names, answers, strict=True):
                 check(connection, body, name, answer, seen)
 

@@ -104,6 +104,47 @@ def test_a_message_of_another_channel_is_not_said_to_have_been_tried(
     assert gaps(database_url, "channel, pulls") == [("viber", None)]
 
 
+@pytest.mark.parametrize(
+    ("channel", "pulls", "outcome"),
+    [
+        ("sms", 3, "http_error"),  # two of sms, one of all channels
+        ("facebook", 2, "ok"),
+        ("viber", 1, "ok"),
+        (None, 4, "http_error"),  # it may be of any channel
+    ],
+)
+def test_a_gap_counts_the_pulls_that_could_have_brought_its_report(
+    database_url: str, channel: str | None, pulls: int, outcome: str
+) -> None:
+    execute(database_url, "insert into setting values ('overdue_after', '1 minute'), ('give_up_after', '2 hours')")
+    status = (
+        "insert into message_status (provider, channel, message_id, destination, status, is_final, source,"
+        " report_count, has_conflict, first_seen_at, decided_at, updated_at) "
+        "select 'infobip', {}, 'm-' || n, 'x', 'pending', false, 'push', 1, false, t, t, t "
+        "from (values (1, now() - interval '1 hour'), (2, now() - interval '5 minutes')) as m (n, t)"
+    )
+    execute(database_url, status.format(f"'{channel}'" if channel else "null"))
+    execute(
+        database_url,
+        """
+        insert into pull (provider, endpoint, source, channel, batch_id, params, started_at, outcome)
+        select p.provider, p.endpoint, p.source::report_source, p.channel, p.batch_id, '{}',
+               now() - p.minutes * interval '1 minute', p.outcome
+        from (values
+          ('infobip', '/sms/1/reports', 'pull', 'sms', null, 50, 'ok'),
+          ('infobip', '/sms/1/reports', 'pull', 'sms', null, 10, 'http_error'),
+          ('infobip', '/facebook/1/reports', 'pull', 'facebook', null, 20, 'ok'),
+          ('infobip', '/messages-api/1/reports', 'pull', null, null, 40, 'ok'),
+          ('infobip', '/sms/1/reports', 'pull', 'sms', null, 61, 'network_error'),  -- before we heard of it
+          ('infobip', '/sms/1/logs', 'log', 'sms', null, 3, 'ok'),                  -- no report comes from these
+          ('messaging_plus', '/batch', 'pull', null, 'b', 3, 'ok'),
+          ('messaging_plus', '/dr-responses', 'pull', null, null, 3, 'ok')
+        ) as p (provider, endpoint, source, channel, batch_id, minutes, outcome)
+        """,
+    )
+    assert gaps(database_url, "message_id, pulls, last_outcome") == [("m-1", pulls, outcome), ("m-2", None, None)]
+
+
 def test_a_message_that_nobody_answers_for_is_given_up_and_stays(web: Web, cycle: Cycle, database_url: str) -> None:
     web.post("/sent/infobip", SENT, headers=BEARER)
     web.post("/sent/messaging-plus", {"identifier": "7d76bd34-c8c9-4e4f-b831-d6316ffaf609"}, headers=BEARER)
@@ -145,3 +186,30 @@ def test_of_a_batch_only_the_destinations_without_a_report_are_gaps(
         ("447700900003", None, "batch is pulled again", True),
     ]
     assert count(database_url, "message_status") == len(statuses(database_url, "destination")) == 2
+
+
+def test_a_destination_that_is_told_after_all_others_were_reported_is_a_gap(
+    web: Web, sandbox: Sandbox, cycle: Cycle, database_url: str
+) -> None:
+    numbers = ["447700900001", "447700900002", "447700900003"]
+    batch = sandbox.send_messaging_plus(numbers[:2], ["delivered", "delivered"])["identifier"]
+    sandbox.drain()
+    web.post("/sent/messaging-plus", {"identifier": batch, "destinations": numbers[:2]}, headers=BEARER)
+    assert cycle(**OVERDUE)
+    assert select(database_url, "select is_named, next_pull_at from sent_batch") == [(True, None)]
+    web.post("/sent/messaging-plus", {"identifier": batch, "destinations": numbers[:1]}, headers=BEARER)
+    assert select(database_url, "select is_named from sent_batch") == [True]
+    web.post("/sent/messaging-plus", {"identifier": batch, "destinations": numbers}, headers=BEARER)
+    assert gaps(database_url, "destination") == numbers[2:]
+
+
+def test_a_batch_that_a_push_made_known_is_a_gap_where_it_went_to_more(
+    web: Web, cycle: Cycle, database_url: str
+) -> None:
+    receipt = {"destination": "+447700900001", "delivered": True, "batchuuid": "b", "messageuuid": "m"}
+    web.post(f"/webhooks/messaging-plus/{OTHER_SECRET}", receipt)
+    assert select(database_url, "select is_named from sent_batch") == [True]
+    sent = {"identifier": "b", "destinations": ["447700900001", "447700900002"]}
+    web.post("/sent/messaging-plus", sent, headers=BEARER)
+    assert cycle(**OVERDUE, MESSAGING_PLUS_API_KEY="")
+    assert gaps(database_url, "destination, next_step") == [("447700900002", "batch is pulled again")]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from receiver.migrate import migrate
-from tests.integration.server import Web, execute, serving
+from tests.integration.server import Web, execute, locked, select, serving, wait_for
 
 
 @pytest.fixture
@@ -35,7 +38,10 @@ def test_without_any_database_it_lives_and_is_not_ready() -> None:
         answer = web.get("/readyz")
         assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
         assert int(answer.headers["Retry-After"]) > 0
-        assert web.post("/webhooks/infobip/sesame-of-infobip", {"results": []}).status_code == 503
+        assert answer.json()["detail"] == "The database does not answer now."
+        push = web.post("/webhooks/infobip/sesame-of-infobip", {"results": []})
+        assert push.status_code == 503
+        assert push.json()["detail"].endswith("send it again.")
 
 
 def test_it_is_ready_once_every_migration_is_applied(empty_url: str) -> None:
@@ -45,10 +51,26 @@ def test_it_is_ready_once_every_migration_is_applied(empty_url: str) -> None:
         assert "migrations are missing: 0001_tables" in answer.json()["detail"]
         assert web.post("/webhooks/infobip/sesame-of-infobip", {"results": []}).status_code == 503
         migrate(empty_url)
-        assert web.get("/readyz").status_code == 200
+        wait_for(lambda: web.get("/readyz").status_code == 200)
         assert web.post("/webhooks/infobip/sesame-of-infobip", {"results": []}).status_code == 200
         execute(empty_url, "delete from migration where version like '0003%'")
+        assert web.get("/readyz").status_code == 200  # as it was a moment ago
+        wait_for(lambda: web.get("/readyz").status_code == 503)
         assert "0003" in web.get("/readyz").json()["detail"]
+
+
+def test_who_asks_whether_it_is_ready_holds_up_no_push(database_url: str) -> None:
+    """However many ask, and however long the database lets them wait."""
+    with serving(DATABASE_URL=database_url, INFOBIP_WEBHOOK_SECRETS="sesame-of-infobip") as web, ExitStack() as stack:
+        stack.enter_context(locked(database_url, "migration"))
+        for _ in range(200):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", web.port)))
+            client.sendall(b"GET /readyz HTTP/1.1\r\nHost: receiver\r\n\r\n")
+        began = time.monotonic()
+        assert web.post("/webhooks/infobip/sesame-of-infobip", {"results": []}).status_code == 200
+        assert time.monotonic() - began < 2
+        waiting = "select count(*) from pg_stat_activity where query like '%version%' and wait_event_type = 'Lock'"
+        assert select(database_url, waiting) == [1]
 
 
 def test_without_its_variables_a_route_is_off(database_url: str) -> None:

@@ -64,11 +64,23 @@ def test_what_the_web_process_prints(logging_web: Web, database_url: str) -> Non
     assert web.post(f"/webhooks/infobip/{WRONG}%20planted-more%0Aplanted").status_code == 404
     assert web.post(f"/webhooks/nobody/{WRONG}").status_code == 404
     assert web.get(f"/webhooks/messaging-plus/{OTHER_HOOK}").status_code == 405
+    for mistyped in (
+        f"/sent/infobip/{WRONG}",
+        f"/messages/{WRONG}",
+        f"/healthz/{WRONG}",
+        f"/webhooks/{WRONG}",
+        f"/openapi.json/{WRONG}",
+        f"/messages/nobody/{WRONG}",
+    ):
+        assert web.post(mistyped).status_code in (404, 405)
     receipt = f"/webhooks/messaging-plus/{OTHER_HOOK}?key=planted"
     assert web.post(receipt, sample("messaging_plus/receipt_delivered.json")).status_code == 200
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert web.get(f"/messages/infobip/{NUMBER}?token=planted", headers=bearer).status_code == 404
     assert web.get(f"/messages/infobip/%2B{NUMBER}", headers=bearer).status_code == 404
+    assert web.get(f"/messages/infobip/x%3Bkey%3D{WRONG}", headers=bearer).status_code == 404
+    assert web.get(f"/messages/infobip/%E2%80%8B{NUMBER}", headers=bearer).status_code == 404
+    assert web.get(f"/messages/infobip/m-{NUMBER}-{NUMBER}x", headers=bearer).status_code == 404
     with locked(database_url, "message_status"):
         assert web.post(hook, {"results": [report]}).status_code == 503
     web.terminate()
@@ -81,9 +93,11 @@ def test_what_the_web_process_prints(logging_web: Web, database_url: str) -> Non
         "/healthz",
         "/webhooks/infobip",
         "/webhooks/infobip/[secret]",
-        "/webhooks/nobody/[secret]",
         "/webhooks/messaging-plus/[secret]",
         "/messages/infobip/***001",
+        "/messages/infobip/m-***001-***001x",
+        "/messages/infobip/[id]",
+        "/[unknown]",
     }
     assert len([event for event in events if event["event"] == "request" and event["status"] == 503]) == 1
 
@@ -124,7 +138,8 @@ def test_what_the_reconciler_prints(secretive: dict[str, str], database_url: str
         status, printed = finished("reconcile", "--once", **secretive, **here, OVERDUE_AFTER_SECONDS="0.001")
     assert status == (1 if fault else 0)
     events = checked(printed)
-    assert {"pull_failed", "pulled"} & {event["event"] for event in events}
+    told = {"pull_failed", "pull_unreadable"} if fault else {"pulled"}
+    assert told & {event["event"] for event in events}
 
 
 def test_what_is_printed_when_there_is_no_database(secretive: dict[str, str]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -14,7 +17,7 @@ from receiver.providers.infobip import provider as infobip_module
 from receiver.sandbox import Sandbox, SandboxConfig
 from tests.integration.conftest import SECRET, TOKEN
 from tests.integration.provider import Answer, Asked, ScriptedProvider, scripted_provider
-from tests.integration.server import Web, count, execute, select, statuses, wait_for
+from tests.integration.server import Web, count, execute, finished, select, statuses, wait_for
 
 Cycle = Callable[..., bool]
 PUSH = f"/webhooks/infobip/{SECRET}"
@@ -60,9 +63,20 @@ def ids_of(asked: Asked) -> list[str]:
     return asked.params["messageId"].split(",")
 
 
+def spelled(asked: Asked) -> str:
+    """The ids as they stand in the URL, but for the commas."""
+    return ",".join(map(quote, ids_of(asked)))
+
+
 def knows(asked: Asked) -> Answer:
     """A log that knows every message that it is asked about."""
     return results(*(entry(message_id, DELIVERED, text="Hello") for message_id in ids_of(asked)))
+
+
+def ask_again(database_url: str) -> None:
+    """As if the store and its questions had rested after a failure."""
+    execute(database_url, "update pull_lease set not_before = '-infinity'")
+    execute(database_url, "update message_check set next_check_at = now()")
 
 
 def read_by_somebody_else(sandbox: Sandbox, path: str) -> None:
@@ -161,7 +175,7 @@ def test_messages_of_other_channels_are_not_looked_up_in_the_log_of_sms(
 def test_ids_of_any_length_stay_within_2048_characters_and_a_thousand_rows(
     web: Web, scripted: ScriptedProvider, cycle: Cycle, database_url: str
 ) -> None:
-    """A plus goes as %2B, a comma would ask about other messages."""
+    """As they stand in the URL. A plus goes as %2B, a comma would ask about other messages."""
     odd = ["a+b", "ü&x=1#?", "100%", " b ", "c" * 199 + "+"]
     message_ids = {*odd, *(f"{n:03d}" + "x" * (n % 200) for n in range(120))}
     push_pending(web, *sorted(message_ids), "with,comma")
@@ -169,13 +183,13 @@ def test_ids_of_any_length_stay_within_2048_characters_and_a_thousand_rows(
     assert cycle(**at(scripted))
     questions = scripted.asked_for(LOG)
     assert sorted(message_id for asked in questions for message_id in ids_of(asked)) == sorted(message_ids)
-    assert all(len(asked.params["messageId"]) <= MOST_CHARACTERS for asked in questions)
+    assert all(len(spelled(asked)) <= MOST_CHARACTERS for asked in questions)
     assert all(asked.params.keys() == {"messageId", "limit"} for asked in questions)
     assert {asked.params["limit"] for asked in questions} == {"1000"}
     assert any("a%2Bb" in asked.target for asked in questions)
     # No question could have held the first id of the next one.
-    lengths = [len(asked.params["messageId"]) for asked in questions]
-    firsts = [len(ids_of(asked)[0]) for asked in questions[1:]]
+    lengths = [len(spelled(asked)) for asked in questions]
+    firsts = [len(quote(ids_of(asked)[0])) for asked in questions[1:]]
     assert all(length + 1 + first > MOST_CHARACTERS for length, first in zip(lengths, firsts, strict=False))
     assert select(database_url, "select message_id from message_status where not is_final") == ["with,comma"]
 
@@ -340,9 +354,8 @@ def test_a_failure_of_the_log_is_visible_and_the_question_is_asked_again(
     scripted.answers[LOG] = Answer(b"<html><body>Bad gateway</body></html>", 502, "text/html")
     assert not cycle(**at(scripted))
     assert select(database_url, "select outcome, http_status from pull where source = 'log'") == [("http_error", 502)]
-    assert select(database_url, "select checks from message_check") == [0]
     scripted.answers[LOG] = knows
-    execute(database_url, "update pull_lease set not_before = '-infinity'")
+    ask_again(database_url)
     assert cycle(**at(scripted))
     assert statuses(database_url, "status::text") == ["delivered"]
 
@@ -412,3 +425,125 @@ def test_a_cursor_that_the_provider_has_forgotten_begins_again(
     repair(cycle, database_url)
     outcomes = select(database_url, "select http_status from pull where params ->> 'cursor' = 'forgotten'")
     assert outcomes == [400]
+
+
+# --- nothing stands in the way for long
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize("status", [414, 500])
+def test_an_id_that_the_provider_stumbles_over_moves_to_the_end(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, database_url: str, status: int
+) -> None:
+    push_pending(web, *(f"m-{n}" for n in range(5)), "poison")
+    scripted.answers[LOG] = lambda asked: Answer(b"", status) if "poison" in ids_of(asked) else knows(asked)
+    for _ in range(3):
+        cycle(**at(scripted))
+        execute(database_url, "update pull_lease set not_before = '-infinity'")
+    final = select(database_url, "select message_id from message_status where is_final order by 1")
+    assert final == [f"m-{n}" for n in range(5)]
+
+
+def order(database_url: str, *hours: tuple[int, int]) -> None:
+    """A one-time pull that may have lost something, and so many hours ago the stretches to be searched for it."""
+    execute(
+        database_url,
+        "insert into pull (id, provider, endpoint, source, one_time, params, outcome, repair, repair_id) "
+        "values (0, 'infobip', '/sms/1/reports', 'pull', true, '{}', 'interrupted', 'ordered', 0)",
+    )
+    for since, until in hours:
+        execute(
+            database_url,
+            "insert into log_range (provider, endpoint, repair_id, sent_since, sent_until) "
+            "values ('infobip', %s, 0, now() - make_interval(hours => %s), now() - make_interval(hours => %s))",
+            *(LOG, since, until),
+        )
+
+
+def repaired(database_url: str) -> list[Any]:
+    return select(database_url, "select repair, may_have_lost from pull where id = 0")
+
+
+def test_a_search_that_is_done_says_so(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, no_pause: None, database_url: str
+) -> None:
+    order(database_url, (47, 46), (10, 9))
+    scripted.answers[LOG] = results()
+    assert cycle(**at(scripted), RECONCILE_INTERVAL_SECONDS="60")
+    assert repaired(database_url) == [("searched", True)]
+    assert count(database_url, "log_range") == 0
+
+
+def test_a_stretch_that_the_provider_stumbles_over_keeps_no_other_from_being_searched(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, no_pause: None, database_url: str
+) -> None:
+    order(database_url, (47, 46), (10, 9))
+    poison = datetime.now(UTC) - timedelta(hours=46.5)
+    searched: list[Asked] = []
+
+    def log(asked: Asked) -> Answer:
+        if moment(asked, "sentSince") <= poison <= moment(asked, "sentUntil"):
+            return Answer(b'{"results":[{"messageId": oops')
+        searched.append(asked)
+        return results()
+
+    scripted.answers[LOG] = log
+    for _ in range(40):  # an hour is halved 21 times before it is as short as can be
+        cycle(**at(scripted), RECONCILE_INTERVAL_SECONDS="60")
+        execute(database_url, "update pull_lease set not_before = '-infinity'")
+        if not count(database_url, "log_range"):
+            break
+    assert repaired(database_url) == [("incomplete", True)]
+    found = sum((moment(asked, "sentUntil") - moment(asked, "sentSince") for asked in searched), timedelta())
+    assert timedelta(hours=2) - found < timedelta(seconds=1)
+
+
+def test_more_than_a_page_of_one_moment_is_not_called_searched(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, no_pause: None, database_url: str
+) -> None:
+    """Messages that were scheduled for one moment, in a log without a cursor."""
+    order(database_url, (10, 9))
+    then = datetime.now(UTC) - timedelta(hours=9.5)
+
+    def log(asked: Asked) -> Answer:
+        if moment(asked, "sentSince") <= then <= moment(asked, "sentUntil"):
+            return results(*(entry(f"s-{n}", DELIVERED, smsCount=1) for n in range(1000)))
+        return results()
+
+    scripted.answers[LOG] = log
+    assert cycle(**at(scripted), RECONCILE_INTERVAL_SECONDS="60")
+    assert repaired(database_url) == [("incomplete", True)]
+    assert count(database_url, "message_status") == 1000
+
+
+def test_what_a_log_did_not_answer_while_it_knew_stays_listed(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, variables: dict[str, str], database_url: str
+) -> None:
+    """The key has no right to read logs."""
+    order(database_url, (47, 1))
+    scripted.answers[LOG] = Answer(b"", 403)
+    assert not cycle(**at(scripted))
+    assert repaired(database_url) == [("ordered", True)]
+    execute(database_url, "update log_range set sent_since = sent_since - interval '2 days'")
+    execute(database_url, "update log_range set sent_until = sent_until - interval '2 days'")
+    execute(database_url, "update pull_lease set not_before = '-infinity'")
+    cycle(**at(scripted))
+    assert repaired(database_url) == [("incomplete", True)]
+    status, shown = finished("status", **{**variables, **at(scripted)})
+    assert status == 0
+    assert re.search(r"pulls that may have lost reports +1 ", shown)
+
+
+def test_what_the_log_does_not_know_any_more_is_not_called_searched(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, no_pause: None, database_url: str
+) -> None:
+    order(database_url, (50, 47))
+    scripted.answers[LOG] = results()
+    assert cycle(**at(scripted), RECONCILE_INTERVAL_SECONDS="60")
+    [asked] = scripted.asked_for(LOG)
+    assert moment(asked, "sentSince") > datetime.now(UTC) - timedelta(hours=48, minutes=1)
+    assert repaired(database_url) == [("incomplete", True)]
+
+
+def moment(asked: Asked, name: str) -> datetime:
+    return datetime.fromisoformat(asked.params[name]) if name in asked.params else datetime.max.replace(tzinfo=UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,9 +22,12 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import receiver
+from receiver import store
 from receiver.database import connect
 from receiver.migrate import migrate, pending
-from receiver.sql import SQL
+from receiver.providers.infobip import Infobip
+from receiver.reports import Source
+from receiver.statements import SQL
 
 FILES = sorted((SQL / "migrations").glob("*.sql"))
 VERSIONS = [file.stem for file in FILES]
@@ -35,10 +39,10 @@ select 'column', c.relname || '.' || a.attname,
                  a.attidentity, col_description(c.oid, a.attnum))
 from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 left join pg_attrdef d on (d.adrelid, d.adnum) = (c.oid, a.attnum)
-where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'c')
+where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'c')
 union all
 select 'relation', relname, obj_description(oid) from pg_class
-where relnamespace = 'public'::regnamespace and relkind in ('r', 'v')
+where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v')
 union all
 select 'view', viewname, definition from pg_views where schemaname = 'public'
 union all
@@ -48,7 +52,9 @@ select 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(
 where connamespace = 'public'::regnamespace
 union all
 select 'function', oid::regprocedure::text,
-       case when prokind = 'f' then pg_get_functiondef(oid) end || obj_description(oid, 'pg_proc')
+       case when prokind = 'f' then  -- each database has a number of its own in one of them
+         regexp_replace(pg_get_functiondef(oid), '-?[0-9]{9,}', 'its own')
+       end || obj_description(oid, 'pg_proc')
 from pg_proc where pronamespace = 'public'::regnamespace
 union all
 select 'enum', enumtypid::regtype::text, string_agg(enumlabel, ' ' order by enumsortorder) from pg_enum
@@ -113,7 +119,8 @@ def rows(url: str, statement: str) -> list[Any]:
 
 
 def schema(url: str) -> set[Any]:
-    return {row for row in rows(url, SCHEMA) if not row[1].startswith("migration")}
+    """Without partitions: which ones there are depends on the day."""
+    return {row for row in rows(url, SCHEMA) if not re.match(r"migration|(payload|delivery_report)_\d", row[1])}
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -195,7 +202,7 @@ def test_a_file_that_was_edited_after_it_had_been_applied_is_refused(
     add_migration(release, "create table never (id int)")
     said = finish(start(release), status=1)
     assert said.strip() == (
-        f"receiver: ReceiverError: migration {VERSIONS[1]} was edited after it had been applied; add a new one instead"
+        f"receiver: migration {VERSIONS[1]} was edited after it had been applied; add a new one instead"
     )
     assert schema(empty_url) == before
 
@@ -219,6 +226,23 @@ def test_a_migration_that_fails_leaves_nothing_and_says_which_error(
     assert rows(empty_url, "select version from migration order by 1") == [(version,) for version in VERSIONS]
 
 
+@pytest.mark.parametrize("table", ["message_status", "delivery_report"])
+def test_a_column_that_the_functions_do_not_fill_has_every_push_refused_as_a_whole(empty_url: str, table: str) -> None:
+    """Such a migration makes fold_reports() or record() again in the same file; else this happens."""
+    body = b'{"results": [{"messageId": "m-1", "to": "41790000001", "status": {"groupId": 3}}]}'
+    arrival = store.read(Infobip(), Source.PUSH, body)
+    migrate(empty_url)
+    with connect(empty_url) as connection:
+        connection.execute(f"alter table {table} add column note text")
+    with connect(empty_url) as connection, pytest.raises(psycopg.ProgrammingError, match="too few columns"):
+        store.record_each(connection, [arrival])
+    assert rows(empty_url, "select from payload union all select from message_status") == []
+    with connect(empty_url) as connection:
+        connection.execute(f"alter table {table} drop column note")
+        [recorded] = store.record_each(connection, [arrival])
+    assert recorded.changed == 1
+
+
 def test_a_migration_never_makes_pushes_wait_behind_it_for_longer_than_a_second(
     empty_url: str, start: Callable[..., subprocess.Popen[str]], release: Path
 ) -> None:
@@ -230,9 +254,9 @@ def test_a_migration_never_makes_pushes_wait_behind_it_for_longer_than_a_second(
         assert process.stdout
         for attempt in (1, 2):
             waits = json.loads(process.stdout.readline())
-            assert (waits["event"], waits["version"], waits["attempt"]) == (
-                "migration_waits_for_lock",
-                "9999_new",
+            assert (waits["event"], waits["doing"], waits["attempt"]) == (
+                "waits_for_lock",
+                "migrate 9999_new",
                 attempt,
             )
             # Between its attempts the way is free, for other releases too: no session holds the lock of migrations.

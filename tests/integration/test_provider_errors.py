@@ -73,6 +73,7 @@ def pull(provider: ScriptedProvider, web: Web, cycle: Cycle, database_url: str) 
     def pull() -> bool:
         execute(database_url, "update pull_lease set not_before = '-infinity'")
         execute(database_url, "update sent_batch set next_pull_at = now()")
+        execute(database_url, "update message_check set next_check_at = now()")
         return cycle(
             INFOBIP_BASE_URL=provider.url,
             MESSAGING_PLUS_BASE_URL=provider.url,
@@ -115,9 +116,7 @@ def test_an_error_of_any_status_and_style_is_an_error(
     for number, answer in enumerate(answers, 1):
         status = answer.status
         provider.answers[store.path] = answer
-        concerns_one_question = (status in (400, 404) and store.path == "/batch") or (
-            status == 400 and store.path == "/sms/1/logs"
-        )
+        concerns_one_question = status in (400, 404) and store.path in ("/batch", "/sms/1/logs")
         execute(database_url, "update message_check set next_check_at = now()")
         assert pull() is concerns_one_question
         assert last_pull(database_url, store) == ("http_error", status, None, None)

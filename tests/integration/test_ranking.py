@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from receiver import store
@@ -59,7 +60,7 @@ def arrivals(connection: Connection, events: Sequence[Event]) -> list[store.Arri
     """The events of a call as bodies: one for each way and time. What was pulled is stored before it is read."""
     bodies = []
     for way in dict.fromkeys((event.source, event.received_at) for event in events):
-        reports = [e.report._replace(item=n) for n, e in enumerate(events) if (e.source, e.received_at) == way]
+        reports = [replace(e.report, item=n) for n, e in enumerate(events) if (e.source, e.received_at) == way]
         arrival = store.Arrival("infobip", way[0], b"{}", Reading("delivery_report", reports, []), received_at=way[1])
         if way[0] in (Source.PULL, Source.LOG):
             [arrival.payload_id] = connection.execute(
@@ -139,14 +140,14 @@ def reports(draw: st.DrawFn) -> list[DeliveryReport]:
     alike = [first]
     for _ in range(draw(st.integers(2, 7))):
         names = draw(st.lists(st.sampled_from([*FIELDS, *WHAT_RANKS * 5]), min_size=1, max_size=3))
-        alike.append(draw(st.sampled_from(alike))._replace(**{name: draw(FIELDS[name]) for name in names}))
+        alike.append(replace(draw(st.sampled_from(alike)), **{name: draw(FIELDS[name]) for name in names}))
     return alike
 
 
 def retold(report: DeliveryReport, unit: str, channel: str | None) -> DeliveryReport:
     """The same report, its price with so many digits, from an endpoint that may know the channel."""
     price = None if report.price is None else report.price.quantize(Decimal(unit))
-    return report._replace(price=price, channel=channel)
+    return replace(report, price=price, channel=channel)
 
 
 @st.composite
@@ -261,6 +262,10 @@ RULE: dict[str, tuple[list[DeliveryReport], Row]] = {
         [a_report(sender="A"), a_report(sender="B"), a_report(sender="C")],
         {"sender": max("ABC", key=lambda sender: a_report(sender=sender).digest()), "report_count": 3},
     ),
+    "4: the report that says more wins before that": (
+        [*(a_report(sender=sender) for sender in "ABC"), a_report(sender="D", callback_data="x")],
+        {"sender": "D", "callback_data": "x", "report_count": 4},
+    ),
     "exception: the report of the operator is sent and not final, whatever comes with it": (
         [TO_OPERATOR_LATER, DELIVERED_NOON],
         {"status": "delivered", "done_at": NOON, "has_conflict": False},
@@ -322,7 +327,7 @@ RULE: dict[str, tuple[list[DeliveryReport], Row]] = {
         {"status": "expired", "done_at": LATER},
     ),
     "fields: the last to fill in is the report of a re-used id": (
-        [a_report(status=Status.PENDING, is_final=False), REUSED_LATER._replace(sender="reused")],
+        [a_report(status=Status.PENDING, is_final=False), replace(REUSED_LATER, sender="reused")],
         {"status": "pending", "status_code": "23", "sender": "reused", "done_at": LATER},
     ),
 }
@@ -365,6 +370,24 @@ def test_the_same_report_in_several_ways_counts_once_by_its_best_way_since_its_f
         [row] = rows_by_key(connections[0]).values()
         assert (row["source"], row["report_count"]) == ("push", 1)
         assert (row["first_seen_at"], row["updated_at"]) == (ARRIVALS[0], ARRIVALS[0])
+
+
+def test_the_same_verdict_in_other_words_came_by_its_best_way_since_its_first_time(
+    connections: list[Connection],
+) -> None:
+    """A log carries no callback data and may name a sender that the push does not."""
+    pushed, logged = (
+        Event(replace(DELIVERED_NOON, callback_data="x"), Source.PUSH, ARRIVALS[0]),
+        Event(replace(DELIVERED_NOON, sender="Sender", segments=1), Source.LOG, ARRIVALS[2]),
+    )
+    earlier = Event(replace(DELIVERED_NOON, done_at=NOON - timedelta(minutes=1)), Source.PULL, ARRIVALS[1])
+    for order in permutations([pushed, logged, earlier]):
+        forget_everything(connections[0])
+        for event in order:
+            store.record(connections[0], arrivals(connections[0], [event]))
+        [row] = rows_by_key(connections[0]).values()
+        assert (row["source"], row["report_count"], row["callback_data"]) == ("push", 3, "x")
+        assert (row["decided_at"], row["updated_at"]) == (ARRIVALS[0], ARRIVALS[2])
 
 
 def test_a_message_that_was_only_sent_has_no_report_yet(connections: list[Connection]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from receiver.puller import Puller
 from receiver.reconciler import Reconciler
 from receiver.sandbox import Sandbox
 from tests.integration.conftest import OTHER_SECRET, TOKEN
@@ -319,6 +320,24 @@ def test_a_batch_that_the_provider_does_not_know_does_not_stop_the_others(
     assert [batch for batch, _ in select(database_url, left)] == sorted(set(strange) - {"", ".."}, key=str.encode)
 
 
+def test_a_large_batch_is_asked_about_alone_and_small_ones_side_by_side(
+    sandbox: Sandbox, cycle: Cycle, database_url: str
+) -> None:
+    """The answers of a group are in memory together, and nothing limits their size."""
+    batches = []
+    for known_size in (1, 1, 5_000, 1, 5_000, 1):
+        batches.append(sandbox.send_messaging_plus(["+447700900001"], ["delivered"])["identifier"])
+        execute(database_url, "insert into sent_batch (batch_id, total) values (%s, %s)", batches[-1], known_size)
+    sandbox.drain()
+    assert cycle()
+    assert_all_there(sandbox, database_url)
+    side_by_side = """
+        select a.batch_id, b.batch_id from pull a join pull b on a.id < b.id
+        where (a.endpoint, b.endpoint) = ('/batch', '/batch')
+          and (a.started_at, a.finished_at) overlaps (b.started_at, b.finished_at)"""
+    assert select(database_url, side_by_side) == [(batches[0], batches[1])]
+
+
 # --- any number of reconcilers
 
 
@@ -360,18 +379,37 @@ def test_a_store_that_another_reconciler_reads_is_left_alone(
 def test_a_process_that_lost_its_lease_asks_nothing(
     sandbox: Sandbox, reconciler: Callable[..., Reconciler], database_url: str
 ) -> None:
-    """It stalled during a page; another one has the store now."""
-    sandbox.preload(1_500)
+    """It stalled while one page was recorded and the next one had come; another one has the store now."""
+    sandbox.preload(2_500)
     stalled = reconciler()
     with ThreadPoolExecutor(1) as pool:
         with locked(database_url, "message_status"):
             cycle = pool.submit(stalled.cycle)
-            wait_for(lambda: select(database_url, "select 1 from payload where channel = 'sms'"))
+            wait_for(lambda: select(database_url, "select count(*) from payload where channel = 'sms'") == [2])
             execute(database_url, "update pull_lease set holder = 'another', leased_until = now() + interval '1 hour'")
         assert cycle.result()
-    assert [entries for _, _, entries, _, _ in select(database_url, PULLS, SMS)] == [1_000]
+    assert [entries for _, _, entries, _, _ in select(database_url, PULLS, SMS)] == [1_000, 1_000]
     assert select(database_url, "select holder from pull_lease where endpoint = %s", SMS) == ["another"]
-    assert count(database_url, "message_status") == 1_000
+    assert count(database_url, "message_status") == 2_000
+
+
+def test_a_page_that_could_not_be_recorded_ends_the_drain_and_is_read_by_the_next_cycle(
+    sandbox: Sandbox, cycle: Cycle, database_url: str
+) -> None:
+    """One more page has come meanwhile, and is kept as well; no other is asked for."""
+    sandbox.preload(4_500)
+    waiting = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as pool, locked(database_url, "message_status"):
+        broken = pool.submit(cycle)
+        wait_for(lambda: select(database_url, "select count(*) from payload where channel = 'sms'") == [2])
+        wait_for(lambda: select(database_url, f"select 1 {waiting}"))
+        execute(database_url, f"select pg_terminate_backend(pid) {waiting}")
+        assert not broken.result()
+    assert select(database_url, "select kind, count(*) from payload where channel = 'sms' group by 1") == [(None, 2)]
+    execute(database_url, "update payload set received_at = received_at - interval '2 minutes'")
+    execute(database_url, "update pull_lease set leased_until = now()")
+    assert cycle()
+    assert_all_there(sandbox, database_url)
 
 
 def test_it_looks_again_and_again(sandbox: Sandbox, reconciler: Callable[..., Reconciler], database_url: str) -> None:
@@ -385,3 +423,48 @@ def test_it_looks_again_and_again(sandbox: Sandbox, reconciler: Callable[..., Re
         began = time.monotonic()
         assert done.result()
         assert time.monotonic() - began < 2
+
+
+def test_a_lease_of_a_clock_that_went_back_does_not_keep_a_store_closed(
+    cycle: Callable[..., bool], database_url: str
+) -> None:
+    """After a failover to a server whose clock is behind, an old lease and an old rest may end in hours."""
+    execute(
+        database_url,
+        "insert into pull_lease (provider, endpoint, holder, leased_until, not_before) "
+        "values ('infobip', '/sms/1/reports', 'gone', now() + interval '6 hours', now() + interval '6 hours')",
+    )
+    assert cycle(INFOBIP_CHANNELS="sms")
+    assert select(database_url, "select outcome from pull where endpoint = '/sms/1/reports'") == ["ok"]
+
+
+def test_rubbish_whose_process_died_before_it_was_read_is_no_good_pull(
+    cycle: Callable[..., bool], database_url: str
+) -> None:
+    """The next cycle reads it, and says what the first would have said: reports may be lost."""
+    execute(
+        database_url,
+        "insert into pull (id, provider, endpoint, source, one_time, params, outcome, started_at, finished_at) "
+        "values (0, 'infobip', '/sms/1/reports', 'pull', true, '{}', 'ok', now() - interval '5 minutes', now())",
+    )
+    execute(
+        database_url,
+        "insert into payload (received_at, provider, source, body, pull_id) "
+        "values (now() - interval '5 minutes', 'infobip', 'pull', '<html>busy', 0)",
+    )
+    cycle(INFOBIP_CHANNELS="sms")
+    pull = select(database_url, "select outcome, may_have_lost, repair from pull where id = 0")
+    assert pull in ([("unreadable", True, "ordered")], [("unreadable", True, "searched")])
+
+
+def test_a_thread_that_ends_by_itself_ends_the_process(
+    reconciler: Callable[..., Reconciler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A platform starts a process again, and does not see one whose half is missing."""
+
+    def die(*_: object, **__: object) -> bool:
+        raise SystemExit
+
+    monkeypatch.setattr(Puller, "drain", die)
+    with pytest.raises(SystemExit):
+        reconciler(RECONCILE_INTERVAL_SECONDS="0.01").run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -13,35 +13,23 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from receiver import store
 from receiver.database import Connection, connect
 from receiver.providers.infobip import Infobip
 from receiver.providers.messaging_plus import MessagingPlus
+from receiver.rebuild import BEFORE_ALL
 from receiver.replay import read_unread, replay
 from receiver.reports import Batch, DeliveryReport, Reading, Rejected, Source, Status
 from tests.reference_model import FIRST, Event, Row, a_report, status_rows
 
 PROVIDERS = [Infobip(), MessagingPlus()]
-AFTER_ALL = ("", "", "")
-"""The key before all others."""
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection]:
-    with connect(database_url) as connection:
-        yield connection
-
-
-@pytest.fixture
-def other(database_url: str) -> Iterator[Connection]:
-    with connect(database_url) as connection:
-        yield connection
 
 
 def arrival(*reports: DeliveryReport, source: Source = Source.PUSH, body: bytes = b"{}", **more: Any) -> store.Arrival:
-    reading = Reading("delivery_report", [report._replace(item=n) for n, report in enumerate(reports)], [])
+    reading = Reading("delivery_report", [replace(report, item=n) for n, report in enumerate(reports)], [])
     return store.Arrival("infobip", source, body, reading, **{"received_at": FIRST, **more})
 
 
@@ -94,6 +82,17 @@ def test_a_body_that_cannot_be_read_is_kept_with_the_reason(connection: Connecti
     assert (kept["id"], kept["kind"], kept["body"]) == (recorded.payload_id, "unreadable", b'{"results": [')
     assert kept["error"]
     assert recorded.counts() == {"received": 0, "changed": 0, "duplicates": 0, "quarantined": 0, "ignored": 0}
+
+
+def test_reports_with_long_texts_are_recorded_a_few_at_a_time(connection: Connection) -> None:
+    """Else the texts of a body would be in memory several times. One is never too long to be recorded."""
+    texts = ["x" * 1_200_000, "y" * 700_000, "z" * 300_000, "long" * 1_000_000]
+    reports = [a_report(message_id=str(n), callback_data=text) for n, text in enumerate(texts)]
+    [recorded] = store.record_each(connection, [arrival(*reports)])
+    assert recorded.counts() == {"received": 4, "changed": 4, "duplicates": 0, "quarantined": 0, "ignored": 0}
+    assert column(connection, "select callback_data from message_status order by message_id") == texts
+    assert column(connection, "select count(*) from message_status group by xmin order by 1 desc") == [2, 1, 1]
+    assert column(connection, "select kind from payload") == ["delivery_report"]
 
 
 def test_a_stored_body_is_not_stored_again_and_gets_its_kind(connection: Connection) -> None:
@@ -346,9 +345,7 @@ def test_new_messages_are_taken_in_the_order_of_their_keys_whatever_that_of_the_
 
 def rebuild(connection: Connection) -> Row:
     with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(
-            "select messages, changed from rebuild(row(%s, %s, %s)::message_key, 1000)", AFTER_ALL
-        ).fetchone()
+        row = cursor.execute("select messages, changed from rebuild(%s, 1000)", [BEFORE_ALL]).fetchone()
     assert row
     return row
 
@@ -421,14 +418,35 @@ def test_rebuild_writes_nothing_where_nothing_is_wrong(connection: Connection, h
     assert column(connection, "select ctid::text || xmin from message_status") == before
 
 
-def test_rebuild_goes_on_after_a_key(connection: Connection, history: list[str]) -> None:
+def test_rebuild_goes_on_after_a_place(connection: Connection, history: list[str]) -> None:
     connection.execute("update message_status set report_count = 0")
-    seen, key = 0, dict(zip(("provider", "message_id", "destination"), AFTER_ALL, strict=True))
-    while (row := store.query(connection, "rebuild", **key, limit=2)[0]).messages:
+    seen, after = 0, BEFORE_ALL
+    while (row := store.query(connection, "rebuild", after=after, limit=2)[0]).messages:
         seen += row.messages
-        key = {name: getattr(row, name) for name in key}
+        after = row.last
     assert seen == 5
     assert statuses(connection) == history
+
+
+def test_messages_of_one_place_are_kept_apart(connection: Connection) -> None:
+    """Also where a step of rebuild ends between them."""
+    found = column(
+        connection,
+        "select unnest((array_agg(n::text))[1:2]) from generate_series(1, 500000) n "
+        "group by history_place(n::text, '41790000001') having count(*) > 1 limit 2",
+    )
+    for n, message_id in enumerate([*found, found[1]]):
+        store.record(
+            connection, [arrival(a_report(message_id=message_id, destination="41790000001", price=Decimal(n)))]
+        )
+    assert len(column(connection, "select distinct history_place(message_id, destination) from delivery_report")) == 1
+    assert column(connection, "select report_count from message_status order by report_count") == [1, 2]
+    assert column(connection, "select count(*) from message_history group by message_id order by 1") == [1, 2]
+    before = statuses(connection)
+    connection.execute("update message_status set report_count = 0")
+    [row] = store.query(connection, "rebuild", after=BEFORE_ALL, limit=1)
+    assert (row.messages, row.changed) == (2, 2)
+    assert statuses(connection) == before
 
 
 def test_a_report_heals_a_status_row_that_somebody_has_changed(connection: Connection, history: list[str]) -> None:
@@ -492,10 +510,12 @@ def test_what_is_not_understood_is_in_quarantine_and_leaves_it_when_the_reader_i
 
 
 def test_the_content_in_quarantine_is_cut_and_the_whole_is_in_the_payload(connection: Connection) -> None:
-    reading = Reading("delivery_report", [], [Rejected(0, "too long", "x" * 20_000)])
-    store.record(connection, [store.Arrival("infobip", Source.PUSH, b"x" * 20_000, reading)])
+    body = json.dumps({"results": ["x" * 20_000]}).encode()
+    arrival = store.read(Infobip(), Source.PUSH, body)
+    arrival.body = body
+    store.record(connection, [arrival])
     assert column(connection, "select length(content) from quarantine") == [10_000]
-    assert column(connection, "select length(body) from payload") == [20_000]
+    assert column(connection, "select body from payload") == [body]
 
 
 def test_a_body_that_no_reader_could_read_is_replayed_too(connection: Connection) -> None:

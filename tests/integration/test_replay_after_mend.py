@@ -255,3 +255,31 @@ def test_a_page_over_which_the_reader_breaks_stops_nobody_and_is_read_later(
         *[("infobip", "delivered")] * 3,
         ("messaging_plus", "delivered"),
     ]
+
+
+def test_old_counts_of_a_batch_do_not_come_back(database_url: str) -> None:
+    """Something in the first answer was not understood, and the second one tells more."""
+
+    def answer(delivered: int, last: object) -> bytes:
+        details = [
+            {
+                "destination": f"+4411111111{n}",
+                "delivered": n < delivered,
+                "failed": False,
+                "batchuuid": "b",
+                "messageuuid": "m",
+            }
+            for n in range(3)
+        ]
+        details[2]["failed"] = last
+        return json.dumps({"counts": {"total": 3, "delivered": delivered, "failed": 0}, "details": details}).encode()
+
+    with connect(database_url) as connection:
+        for body in (answer(1, "rubbish"), answer(3, False)):
+            arrival = store.read(MessagingPlus(), Source.PULL, body, batch_id="b")
+            arrival.body = body
+            store.record_each(connection, [arrival])
+    counts = "select total, delivered from sent_batch"
+    assert select(database_url, counts) == [(3, 3)]
+    assert finished("replay", DATABASE_URL=database_url)[1].startswith("1 bodies read again")
+    assert select(database_url, counts) == [(3, 3)]

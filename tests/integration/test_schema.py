@@ -34,6 +34,7 @@ MESSAGE_STATUS = [
     ("report_count", "integer", True),
     ("has_conflict", "boolean", True),
     ("first_seen_at", "timestamp with time zone", True),
+    ("decided_at", "timestamp with time zone", True),
     ("updated_at", "timestamp with time zone", True),
 ]
 TABLES = [
@@ -116,6 +117,7 @@ def test_every_table_view_and_column_has_a_comment(connection: psycopg.Connectio
           union all select null, 0
         ) a on true
         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'm', 'p')
+          and not c.relispartition
           and coalesce(col_description(c.oid, nullif(a.attnum, 0)),
                        case a.attnum when 0 then obj_description(c.oid) end, '') = ''
         order by 1

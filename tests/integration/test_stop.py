@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ from tests.integration.server import Process, count, group_lives, locked, runnin
 
 HOOK = {"INFOBIP_WEBHOOK_SECRETS": "sesame-of-infobip"}
 PATH = "/webhooks/infobip/sesame-of-infobip"
+_ESTABLISHED = "01"
+"""As /proc/net/tcp has it."""
 WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
@@ -29,11 +34,18 @@ def ends_within(process: Process, seconds: float) -> int:
     return status
 
 
+def in_flight(port: int) -> int:
+    """Requests that a worker has read; 0 while the system keeps any that waits to be accepted or read."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = [(row[3], int(row[4].split(":")[1], 16)) for row in rows if int(row[1].split(":")[1], 16) == port]
+    return 0 if any(waiting for _, waiting in ours) else sum(state == _ESTABLISHED for state, _ in ours)
+
+
 def test_requests_in_flight_are_answered_and_committed(database_url: str) -> None:
     with serving(DATABASE_URL=database_url, WEB_CONCURRENCY="2", **HOOK) as web, ThreadPoolExecutor(8) as pool:
         with locked(database_url, "message_status"):
             answers = [pool.submit(web.post, PATH, push(n)) for n in range(8)]
-            wait_for(lambda: select(database_url, WAITING)[0] >= 1)
+            wait_for(lambda: in_flight(web.port) == 8 and select(database_url, WAITING)[0] >= 1)
             web.terminate()
             wait_for(lambda: "Handling signal: term" in web.output)
             assert web.is_alive()
@@ -49,7 +61,7 @@ def test_requests_that_cannot_be_committed_are_told_so_before_the_end(database_u
     with serving(**hasty, **HOOK) as web, ThreadPoolExecutor(2) as pool:
         with locked(database_url, "message_status"):
             answers = [pool.submit(web.post, PATH, push(n)) for n in range(2)]
-            wait_for(lambda: select(database_url, WAITING)[0] >= 1)
+            wait_for(lambda: in_flight(web.port) == 2 and select(database_url, WAITING)[0] >= 1)
             web.terminate()
             assert ends_within(web, 10) == 0
         assert [answer.result().status_code for answer in answers] == [503, 503]
@@ -60,6 +72,26 @@ def test_an_idle_keep_alive_connection_does_not_hold_the_end(database_url: str) 
         assert session.post(web.url + PATH, json=push(1), timeout=5).status_code == 200
         web.terminate()
         assert ends_within(web, 10) == 0
+
+
+def test_hundreds_of_connections_without_a_request_do_not_hold_the_end(database_url: str) -> None:
+    """Those that wait for their next one, those that have not said anything yet, and those in the middle of a head."""
+    asked = b"GET /healthz HTTP/1.1\r\nHost: receiver\r\n\r\n"
+    with serving(DATABASE_URL=database_url, WEB_CONCURRENCY="3", **HOOK) as web, ExitStack() as stack:
+        address = ("127.0.0.1", web.port)
+        clients = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(200)]
+        for n, client in enumerate(clients):
+            if n % 4:
+                client.sendall(asked[: len(asked) if n % 4 > 1 else 20])
+        for client in clients[3::4]:
+            assert client.recv(1) == b"H"
+        wait_for(lambda: in_flight(web.port) == 200)
+        web.terminate()
+        assert ends_within(web, 5) == 0
+        assert "graceful timeout" not in web.output
+        for client in clients:
+            while client.recv(65_536):
+                pass
 
 
 def test_a_pull_in_flight_is_finished(sandbox: Sandbox, variables: dict[str, str], database_url: str) -> None:
@@ -117,6 +149,6 @@ def test_an_idle_reconciler_ends_at_once(variables: dict[str, str], database_url
 def test_a_reconciler_without_its_database_goes_on_trying_and_ends(variables: dict[str, str]) -> None:
     nowhere = {**variables, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "RECONCILE_INTERVAL_SECONDS": "0.05"}
     with running("reconcile", **nowhere) as reconciler:
-        wait_for(lambda: reconciler.output.count("cycle_failed") > 10)
+        wait_for(lambda: reconciler.output.count("database_is_not_ready") > 10)
         reconciler.terminate()
         assert ends_within(reconciler, 10) == 0

@@ -17,7 +17,7 @@ import requests
 from dev.postgres import Server
 from receiver.migrate import migrate
 from tests.integration.conftest import MAX_BODY_BYTES, NEXT_SECRET, OTHER_SECRET, SECRET, TOKEN
-from tests.integration.server import Web, count, execute, locked, sample, select, serving, statuses
+from tests.integration.server import Web, count, execute, locked, sample, select, serving, statuses, wait_for
 
 INFOBIP = f"/webhooks/infobip/{SECRET}"
 MESSAGING_PLUS = f"/webhooks/messaging-plus/{OTHER_SECRET}"
@@ -482,7 +482,7 @@ def test_without_its_database_the_answer_is_503_and_at_once_200_when_it_is_back(
     assert hasty.get("/healthz").status_code == 200
     own_server.start()
     assert hasty.post(INFOBIP, push(entry("after"))).status_code == 200
-    assert hasty.get("/readyz").status_code == 200
+    wait_for(lambda: hasty.get("/readyz").status_code == 200)  # what the database said holds for a second
     assert select(own_url, "select count(*) from message_status where message_id in ('before', 'after')") == [2]
 
 

@@ -8,16 +8,20 @@ import hmac
 import json
 import time
 from collections.abc import Iterator
-from http import HTTPStatus
 from ipaddress import ip_address, ip_network
 
 import pytest
+from flask import Request
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import Unauthorized
+from werkzeug.test import EnvironBuilder
 
+from receiver import settings
 from receiver.errors import Unreadable
 from receiver.packing import TooLarge, unpacked
-from receiver.web import sources
+from receiver.web import auth, sources
+from receiver.web.environ import AUTHENTICATED
 from receiver.web.throttle import Throttle
-from receiver.web.worker import HELD_BODY, LARGEST_HEAD, verdict
 from tests.integration.server import Web, count, select, serving
 from tests.security.conftest import SECRET, Answer, exchange, request
 
@@ -88,6 +92,40 @@ def test_an_unsigned_push_is_refused_and_not_stored(guarded: Web, database_url: 
     assert count(database_url, "payload") == 0
 
 
+@pytest.mark.parametrize("headers", [(), ("X-Ib-Exchange-Req-Signature: 00", "X-Ib-Exchange-Req-Timestamp: 1")])
+def test_what_cannot_be_signed_well_is_refused_before_its_body_is_there(guarded: Web, headers: tuple[str, ...]) -> None:
+    raw = request(PATH, b"", f"X-Forwarded-For: {ALLOWED}", "Content-Length: 9000", *headers, length=False)
+    assert exchange(guarded, raw).status == 401
+
+
+def test_who_signs_is_heard_though_its_address_has_failed_too_often(guarded: Web) -> None:
+    source = "192.0.2.99"
+    refused = {push(guarded, signed=b"another", source=source).status for _ in range(110)}
+    assert refused == {401, 429}
+    assert push(guarded, source=source).status == 200
+
+
+def test_who_has_the_secret_but_does_not_sign_is_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers to strangers are held back."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setenv("INFOBIP_WEBHOOK_SECRETS", SECRET)
+    monkeypatch.setenv("INFOBIP_SIGNATURE_SECRETS", SIGNING[0])
+    monkeypatch.setenv("INFOBIP_SIGNATURE_SCHEME", "hub")
+    configuration = settings.load()
+    [provider] = [provider for provider in configuration.providers if provider.slug == "infobip"]
+    gate = auth.Gate(configuration)
+    signed = hmac.new(SIGNING[0].encode(), PUSH, hashlib.sha256).hexdigest()
+    headers = Headers({"X-Hub-Signature-256": f"sha256={signed}"})
+    asked = Request(EnvironBuilder("/webhooks/infobip", method="POST", headers=headers).get_environ())
+    gate.require_webhook_secret(asked, provider, SECRET)
+    assert AUTHENTICATED not in asked.environ
+    with pytest.raises(Unauthorized):
+        gate.require_signature(asked, provider, PUSH + b" ")
+    assert AUTHENTICATED not in asked.environ
+    gate.require_signature(asked, provider, PUSH)
+    assert AUTHENTICATED in asked.environ
+
+
 def test_a_replay_in_time_is_a_duplicate_and_nothing_else(guarded: Web, database_url: str) -> None:
     now = time.time()
     assert push(guarded, at=now).status == 200
@@ -155,32 +193,6 @@ def test_failures_are_forgotten_when_there_are_too_many_sources() -> None:
         assert throttle.failed("one") == (n + 1, 0)
     count, seconds = throttle.failed("one")
     assert (count, seconds > 0) == (101, True)
-
-
-HEAD = b"POST /x HTTP/1.1\r\nHost: h\r\n"
-
-
-@pytest.mark.parametrize(
-    ("received", "expected"),
-    [
-        (b"", None),
-        (HEAD, None),
-        (HEAD + b"\r\n", HTTPStatus.OK),
-        (HEAD + b"content-length:5\r\n\r\n1234", None),
-        (HEAD + b"content-length:5\r\n\r\n12345", HTTPStatus.OK),
-        (HEAD + b"Content-Length: 1000000\r\n\r\n" + b"x" * (HELD_BODY - 1), None),
-        (HEAD + b"Content-Length: 1000000\r\n\r\n" + b"x" * HELD_BODY, HTTPStatus.OK),
-        (HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n", HTTPStatus.OK),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", None),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", HTTPStatus.OK),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n", HTTPStatus.OK),
-        (HEAD + b"X: " + b"x" * LARGEST_HEAD, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
-        (b"GET / HTTP/1.1\n", HTTPStatus.BAD_REQUEST),
-    ],
-    ids=repr,
-)
-def test_a_request_gets_a_thread_once_it_needs_no_waiting(received: bytes, expected: HTTPStatus | None) -> None:
-    assert verdict(received) == expected
 
 
 def test_unpacking_stops_at_the_limit() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import logging
+import os
 import re
 import socket
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
@@ -21,9 +23,11 @@ import pytest
 import structlog
 from environs import Env
 from gunicorn.config import Config
-from psycopg.conninfo import make_conninfo
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from receiver import logs
+from receiver.packing import opened
 from receiver.providers import PROVIDERS
 from receiver.providers.infobip import Infobip
 from receiver.sandbox import Sandbox, SandboxConfig
@@ -38,7 +42,8 @@ SECRETS = {
 }
 DATABASE_PASSWORD = "p@ss/of:the database"
 WRONG = "almost-a-secret-of-ours"
-NUMBERS = ("41793026731", "41793026732", "447700900123")
+FORGOTTEN = "447700900123"
+NUMBERS = ("41793026731", "41793026732", FORGOTTEN)
 MEANT_FOR_NUMBERS = {"message_status", "delivery_report", "payload", "quarantine", "sent_batch"}
 
 
@@ -87,11 +92,19 @@ def scan(places: dict[str, str], meant_for_numbers: Sequence[str] = ()) -> list[
     return found
 
 
+_HEX = re.compile(r"x((?:[0-9a-f]{2})+)")
+"""Bytes as Postgres writes them."""
+
+
+def _as_text(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[1]).decode("latin-1")
+
+
 def tables(url: str) -> dict[str, str]:
-    """All rows of all tables and views of both schemas as text, raw bodies as the text that they are."""
+    """All rows of all tables and views of both schemas as text, raw bodies as the text that they are or hold."""
     relations = """
       select nspname, relname from pg_class c join pg_namespace n on n.oid = relnamespace
-      where nspname in ('public', 'analyst') and relkind in ('r', 'p', 'v', 'm')"""
+      where nspname in ('public', 'analyst') and relkind in ('r', 'p', 'v', 'm') and not relispartition"""
     places = {}
     with psycopg.connect(url, autocommit=True) as connection:
         for schema, name in connection.execute(relations).fetchall():
@@ -100,7 +113,9 @@ def tables(url: str) -> dict[str, str]:
                 f"{row} {json.dumps(row)}" for (row,) in rows
             )
         bodies = connection.execute("select body, content_type from payload").fetchall()
-        places["payload"] += "\n".join(f"{body.decode('latin-1')} {kind}" for body, kind in bodies)
+        places["payload"] += "\n".join(f"{opened(body).decode('latin-1')} {kind}" for body, kind in bodies)
+        samples = connection.execute("select to_jsonb(s)::text from pg_stats s where schemaname = 'public'").fetchall()
+        places["pg_stats"] = "\n".join(_HEX.sub(_as_text, row) for (row,) in samples)
         activity = connection.execute("select application_name, query from pg_stat_activity").fetchall()
         places["pg_stat_activity"] = str(activity)
     return places
@@ -112,6 +127,15 @@ def processes(pid: int) -> str:
         ["ps", "-e", "-ww", "-o", "sid=,comm=,args="], capture_output=True, text=True, check=True
     ).stdout
     return "\n".join(line for line in listed.splitlines() if line.split()[0] == str(pid))
+
+
+def watched(*arguments: str, stdin: str = "", **variables: str) -> tuple[int, str, str]:
+    """Exit status and output of ``python -m receiver VERB …``, and its process titles for as long as it ran."""
+    titles = set()
+    with running(*arguments, stdin=stdin, **variables) as process:
+        while process.is_alive():
+            titles |= set(processes(process.pid).splitlines())
+        return process.wait(), process.output, "\n".join(titles)
 
 
 def provoke(web: Web, url: str) -> dict[str, str]:
@@ -137,6 +161,8 @@ def provoke(web: Web, url: str) -> dict[str, str]:
         {"results": [report]},
         auth=("any", SECRETS["INFOBIP_WEBHOOK_SECRETS"].split(",")[1]),
     )
+    packed = gzip.compress(json.dumps({"results": [report | {"to": FORGOTTEN}]}).encode())
+    call("POST", first, packed, headers={"Content-Encoding": "gzip"})
     call("POST", first, f'{{"results": [{{"to": "{NUMBERS[0]}'.encode())
     call("POST", first, b"<a><b>" + NUMBERS[0].encode(), headers={"Content-Type": "application/xml"})
     call("POST", first, {"results": [{**report, "messageId": "y" * 9000, "price": {"pricePerMessage": "1e99999"}}]})
@@ -178,10 +204,37 @@ def provoke(web: Web, url: str) -> dict[str, str]:
     return answers
 
 
+QUIET = {"log_statement": "all", "log_parameter_max_length": "0", "log_error_verbosity": "terse"}
+"""Postgres logs every statement, and neither parameters nor the rows that it refuses: what docs/privacy.md asks for."""
+
+
 @pytest.fixture(scope="module")
-def places(module_database_url: str) -> dict[str, str]:
+def server_log(request: pytest.FixtureRequest, module_database_url: str) -> Callable[[], str]:
+    """Gives what our own Postgres has logged since; of another server nobody here sees the log."""
+    if "DATABASE_URL" in os.environ:
+        return lambda: ""
+    log: Path = request.getfixturevalue("postgres_server").log
+    start = log.stat().st_size
+    return lambda: log.read_bytes()[start:].decode(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def places(module_database_url: str, server_log: Callable[[], str]) -> Iterator[dict[str, str]]:
     """All that a full run has printed, answered and stored."""
     url = module_database_url
+    database = sql.Identifier(str(conninfo_to_dict(url)["dbname"]))
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name, value in QUIET.items():
+            connection.execute(sql.SQL("alter database {} set {} = {}").format(database, sql.Identifier(name), value))
+    try:
+        yield full_run(url) | {"log of Postgres": server_log()}
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.SQL("alter database {} reset all").format(database))
+
+
+def full_run(url: str) -> dict[str, str]:
+    """Run everything, and let it fail."""
     key, other_key = SECRETS["INFOBIP_API_KEY"], SECRETS["MESSAGING_PLUS_API_KEY"]
     with Sandbox(SandboxConfig(infobip_api_key=key, messaging_plus_api_key=other_key, time_scale=0.00001)) as sandbox:
         variables = {
@@ -193,9 +246,9 @@ def places(module_database_url: str) -> dict[str, str]:
             "OVERDUE_AFTER_SECONDS": "0.001",
             "WEBHOOK_DEADLINE_SECONDS": "0.5",
         }
-        batch = sandbox.send_messaging_plus([f"+{NUMBERS[2]}"], ["pending"])["identifier"]
-        sandbox.send_infobip(3, "pending", destination=NUMBERS[2])
-        sandbox.inject({"to": NUMBERS[2]})
+        batch = sandbox.send_messaging_plus([f"+{FORGOTTEN}"], ["pending"])["identifier"]
+        sandbox.send_infobip(3, "pending", destination=FORGOTTEN)
+        sandbox.inject({"to": FORGOTTEN})
         sandbox.drain()
         execute(url, "insert into sent_batch (batch_id) values (%s)", batch)
         found: dict[str, str] = {}
@@ -217,9 +270,22 @@ def places(module_database_url: str) -> dict[str, str]:
             reconciler.terminate()
             assert (web.wait(), reconciler.is_alive() and reconciler.wait()) is not None
             found["log of web"], found["log of reconciler"] = web.output, reconciler.output
-    for verb in ("migrate", "status", "replay", "rebuild", "prune"):
-        status, found[f"receiver {verb}"] = finished(verb, **variables)
-        assert status == 0, verb
+    execute(url, "analyze")
+    before = tables(url)
+    assert [place for place in (*MEANT_FOR_NUMBERS, "pg_stats") if FORGOTTEN not in before[place]] == []
+    for command in (
+        "receiver migrate",
+        "receiver status",
+        "receiver replay",
+        "receiver rebuild --from-payload",
+        "receiver prune",
+        "receiver export --from 2020-01-01 --to 2020-01-02",
+        "receiver forget -",
+    ):
+        status, found[command], titles = watched(*command.split()[1:], stdin=f"+{FORGOTTEN}\n", **variables)
+        assert status == 0, command
+        assert command in titles
+        found["process titles"] += titles
     nowhere = f"postgres://planted:{quote(DATABASE_PASSWORD, safe='')}@127.0.0.1:1/planted"
     for words in (("migrate",), ("reconcile", "--once")):
         status, found[f"{words[0]} without a database"] = finished(*words, **{**variables, "DATABASE_URL": nowhere})
@@ -231,11 +297,15 @@ def places(module_database_url: str) -> dict[str, str]:
     return found | tables(url)
 
 
-ALLOWED = [*MEANT_FOR_NUMBERS, "open_gaps", "status_conflicts"]
+ALLOWED = [*MEANT_FOR_NUMBERS, "open_gaps", "status_conflicts", "message_history", "pg_stats"]
 
 
 def test_nothing_that_a_full_run_printed_or_stored_holds_a_secret_or_a_number(places: dict[str, str]) -> None:
     assert scan(places, ALLOWED) == []
+
+
+def test_a_forgotten_number_is_nowhere(places: dict[str, str]) -> None:
+    assert [place for place, text in places.items() if FORGOTTEN in text] == []
 
 
 def test_the_run_was_a_full_one(places: dict[str, str]) -> None:
@@ -246,6 +316,9 @@ def test_the_run_was_a_full_one(places: dict[str, str]) -> None:
         assert f'"{event}"' in places["log of web"], event
     assert "[unknown]" in places["log of web"]
     assert '"pull_failed"' in places["log of reconciler"]
+    if places["log of Postgres"]:
+        assert "from record($1" in places["log of Postgres"]
+        assert "ERROR:" in places["log of Postgres"]
     for table in MEANT_FOR_NUMBERS:
         assert any(number in places[table] for number in NUMBERS), table
 
@@ -263,6 +336,32 @@ def test_a_planted_number_is_found_where_it_is_not_meant_to_be(places: dict[str,
     for place, text in places.items():
         findings = scan({place: f"{text} +{number}"}, ALLOWED)
         assert findings == ([] if place in ALLOWED else [Finding(place, "a phone number")])
+
+
+@pytest.mark.usefixtures("places")
+def test_what_is_planted_in_a_packed_body_or_in_statistics_is_found(module_database_url: str) -> None:
+    url = module_database_url
+    packed = gzip.compress(f'{{"planted": "{WRONG} of {FORGOTTEN}"}}'.encode())
+    planted = "insert into payload (received_at, provider, source, body) values (now(), 'infobip', 'push', %s)"
+    execute(url, planted, packed)
+    execute(url, "create table planted as select %s::text as text, %s::bytea as body from generate_series(1, 9)",
+            f"{WRONG} of {FORGOTTEN}", FORGOTTEN.encode())  # fmt: skip
+    execute(url, "analyze planted")
+    try:
+        found = tables(url)
+    finally:
+        execute(url, "drop table planted")
+        execute(url, "delete from payload where body = %s", packed)
+    assert FORGOTTEN in found["payload"]
+    assert {Finding("payload", "a wrong one 0"), Finding("pg_stats", "a wrong one 0")} <= set(scan(found, ALLOWED))
+    assert Finding("pg_stats", "a phone number") in scan(found)
+    assert found["pg_stats"].count(FORGOTTEN) >= 2
+
+
+def test_a_number_on_a_command_line_is_found(module_database_url: str) -> None:
+    status, _, titles = watched("forget", FORGOTTEN, DATABASE_URL=module_database_url)
+    assert status == 0
+    assert scan({"process titles": titles}) == [Finding("process titles", "a phone number")]
 
 
 # --- what nobody logs on purpose
@@ -307,6 +406,16 @@ def test_what_nobody_catches_is_logged_without_secrets() -> None:
     assert done.stdout.count("***731") == 4
 
 
+def test_what_nobody_catches_in_a_greenlet_is_logged_without_secrets() -> None:
+    variables = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", "API_TOKENS": f"{WRONG} of {NUMBERS[0]}"}
+    with serving("--config", "tests/security/failing.py", **variables) as web:
+        wait_for(lambda: '"uncaught"' in web.output)
+        printed = web.output
+    assert [json.loads(line)["event"] for line in printed.splitlines()].count("uncaught") == 1
+    assert "in fail" in printed
+    assert scan({"printed": printed}) == []
+
+
 def test_hooks_of_others_stay() -> None:
     hook = threading.excepthook
     assert hook is not threading.__excepthook__  # pytest's own
@@ -343,14 +452,21 @@ def test_secrets_that_nobody_told_us_are_known_by_their_place(text: str, clean: 
     [
         ("/webhooks/infobip/planted", "/webhooks/infobip/[secret]"),
         ("/webhooks/infobip/planted/more?key=planted", "/webhooks/infobip/[secret]"),
-        ("//webhooks//infobip//planted", "/webhooks/infobip/[secret]"),
-        ("/webhooks/PLANTED-1", "/webhooks/[secret]"),
+        ("//webhooks//infobip//planted", "/[unknown]"),
+        ("/webhooks/PLANTED-1", "/[unknown]"),
+        ("/webhooks/a-planted-secret", "/[unknown]"),
+        ("/sent/infobip/planted", "/[unknown]"),
+        ("/healthz/planted", "/[unknown]"),
         ("/webhook/infobip/planted", "/[unknown]"),
         ("/webhooks%2Finfobip%2Fplanted", "/[unknown]"),
         ("/planted", "/[unknown]"),
-        ("/", "/"),
+        ("/", "/[unknown]"),
         ("/readyz?planted", "/readyz"),
         ("/messages/infobip/m-1", "/messages/infobip/m-1"),
+        ("/messages/infobip/m-41793026731-1", "/messages/infobip/m-***731-1"),
+        ("/messages/infobip/x%3Bkey%3Dplanted", "/messages/infobip/[id]"),
+        ("/messages/infobip/%E2%80%8B41793026731", "/messages/infobip/[id]"),
+        ("/messages/planted", "/[unknown]"),
     ],
 )
 def test_a_path_shows_routes_only(path: str, shown: str) -> None:
@@ -373,8 +489,8 @@ def test_gunicorn_does_not_say_the_address_of_what_it_could_not_handle(capsys: p
 def test_a_provider_that_does_not_say_what_is_secret_cannot_be_used() -> None:
     members = {name: getattr(Infobip, name) for name in Infobip.__abstractmethods__}
     assert members == {}
-    forgetful = type("Forgetful", Infobip.__bases__, {k: v for k, v in vars(Infobip).items() if k != "secrets"})
-    with pytest.raises(TypeError, match=r"abstract method '?secrets"):
+    forgetful = type("Forgetful", Infobip.__bases__, {k: v for k, v in vars(Infobip).items() if k != "credentials"})
+    with pytest.raises(TypeError, match=r"abstract method '?credentials"):
         forgetful()
 
 

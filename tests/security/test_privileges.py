@@ -6,6 +6,7 @@ import ast
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -151,11 +152,112 @@ def test_who_logs_in_as_the_role_itself_need_set_nothing(server: Server, url: st
         assert all_of(analyst, "select count(*) from message_status") == [(3,)]
 
 
+# --- where others own the database
+
+
+@pytest.fixture(scope="module")
+def hosted(server: Server, url: str) -> tuple[str, str]:
+    """A database of somebody else, as its tenant and as its owner reach it; everybody may make objects in ``public``,
+    as in databases that were made before Postgres 15, and the tenant can neither change that nor make schemas."""
+    owner = server.create_database("hosted")
+    tenant = make_conninfo(owner, user="tenant")
+    with psycopg.connect(owner, autocommit=True) as admin:
+        admin.execute("grant all on schema public to tenant")
+        admin.execute("grant create on schema public to public")
+    migrate(tenant)
+    fill(tenant)
+    return tenant, owner
+
+
+def numbers_seen(connection: psycopg.Connection[Any]) -> list[str]:
+    """Which of all that may be read holds a number or callback data."""
+    return [
+        name
+        for (name,) in all_of(connection, READABLE)
+        for row in all_of(connection, f"select t::text, row_to_json(t)::text from {name} t")  # noqa: S608 - the catalog's
+        if any(word in str(row) for word in (*NUMBERS, CALLBACK))
+    ]
+
+
+def missing(url: str) -> list[str]:
+    """What ``migrate`` says is missing."""
+    with psycopg.connect(url) as connection:
+        return [name for (name,) in connection.execute("select grant_roles()")]
+
+
+def test_where_no_schema_can_be_made_analysts_see_no_numbers(hosted: tuple[str, str]) -> None:
+    tenant, owner = hosted
+    assert "schema analyst" in missing(tenant)
+    with psycopg.connect(make_conninfo(owner, user="ana"), autocommit=True) as analyst:
+        for query in ("select destination from open_gaps", "select * from public.status_conflicts"):
+            with pytest.raises(InsufficientPrivilege):
+                analyst.execute(query)
+        assert all_of(analyst, "select sum(messages) from delivery_daily") == [(3,)]
+        assert numbers_seen(analyst) == []
+
+
+def test_a_schema_that_an_admin_makes_later_is_used(hosted: tuple[str, str]) -> None:
+    tenant, owner = hosted
+    with psycopg.connect(owner, autocommit=True) as admin:
+        admin.execute("create schema analyst authorization tenant")
+    assert "schema analyst" not in missing(tenant)
+    with psycopg.connect(make_conninfo(owner, user="ana"), autocommit=True) as analyst:
+        assert all_of(analyst, "select count(*) from open_gaps") == [(3,)]
+        assert numbers_seen(analyst) == []
+
+
+@pytest.mark.parametrize(
+    ("decoy", "call"),
+    [
+        (
+            "partitions(text) returns table (name regclass, since timestamptz, until timestamptz)",
+            "drop_payload('1 day')",
+        ),
+        (
+            "partitions(text) returns table (name regclass, since timestamptz, until timestamptz)",
+            "drop_history('1 day')",
+        ),
+        ("concat(text, text, text) returns text", "make_partitions(now() + '1 year', now() + '2 years')"),
+    ],
+)
+def test_who_can_make_functions_gets_no_rights_of_the_owner(hosted: tuple[str, str], decoy: str, call: str) -> None:
+    """A function of the same name that fits better is taken, wherever both may be looked for."""
+    tenant, owner = hosted
+    opened = "grant select on public.privacy_key to ana"
+    with psycopg.connect(make_conninfo(owner, user="ana"), autocommit=True) as analyst:
+        analyst.execute(
+            f"create function public.{decoy} language plpgsql as $$ begin execute '{opened}'; return; end $$"
+            if "table" in decoy
+            else f"create function public.{decoy} language plpgsql as $$ begin execute '{opened}'; return 'x'; end $$"
+        )
+        try:
+            with psycopg.connect(make_conninfo(owner, user="web")) as service, suppress(InsufficientPrivilege):
+                service.execute(f"select {call}")
+            with pytest.raises(InsufficientPrivilege):
+                analyst.execute("select key from public.privacy_key")
+        finally:
+            analyst.execute(f"drop function public.{decoy.partition(' returns ')[0]}")
+            with psycopg.connect(tenant) as connection:
+                connection.execute("revoke all on privacy_key from ana")
+
+
+def test_that_everybody_may_make_objects_is_revoked_or_reported(hosted: tuple[str, str]) -> None:
+    tenant, owner = hosted
+    revoke = "revoke create on schema public from public"
+    may_create = "select has_schema_privilege('public', 'create')"
+    with psycopg.connect(make_conninfo(owner, user="ana"), autocommit=True) as analyst:
+        assert revoke in missing(tenant)
+        assert all_of(analyst, may_create) == [(True,)]
+        assert missing(owner) == []
+        assert all_of(analyst, may_create) == [(False,)]
+        assert missing(tenant) == []
+
+
 # --- analysts
 
 
 def test_an_analyst_gets_the_documented_columns(login: Login) -> None:
-    for table in ("message_status", "delivery_report", "open_gaps", "status_conflicts"):
+    for table in ("message_status", "delivery_report", "open_gaps", "status_conflicts", "message_history"):
         assert columns(login("ana"), table) == columns(login("postgres"), f"public.{table}")
 
 
@@ -165,7 +267,7 @@ def test_a_pseudonym_counts_and_joins_as_the_number_does(login: Login) -> None:
     for table in ("message_status", "delivery_report"):
         assert all_of(analyst, grouped.format(table)) == all_of(owner, grouped.format(f"public.{table}"))
     joined = "select count(*) from {0}message_status m join {0}{1} using (destination)"
-    for table in ("delivery_report", "open_gaps", "status_conflicts"):
+    for table in ("delivery_report", "open_gaps", "status_conflicts", "message_history"):
         assert all_of(analyst, joined.format("", table)) == all_of(owner, joined.format("public.", table)) != [(0,)]
 
 
@@ -173,9 +275,19 @@ def test_nothing_that_an_analyst_can_read_holds_a_number_or_callback_data(login:
     analyst = login("ana")
     readable = [name for (name,) in all_of(analyst, READABLE)]
     assert {"analyst.message_status", "public.delivery_daily", "public.infobip_status_code"} <= set(readable)
-    for name in readable:
-        rows = all_of(analyst, f"select t::text, row_to_json(t)::text from {name} t")  # noqa: S608 - names of the catalog
-        assert not [row for row in rows if any(word in str(row) for word in (*NUMBERS, CALLBACK))], name
+    assert numbers_seen(analyst) == []
+
+
+def test_a_view_that_nobody_meant_for_analysts_is_not_theirs(url: str, login: Login) -> None:
+    """Whatever its column with the number is called."""
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("create view public.recipients as select destination as recipient from message_status")
+        try:
+            migrate(url)
+            with pytest.raises(InsufficientPrivilege):
+                login("ana").execute("select * from public.recipients")
+        finally:
+            admin.execute("drop view public.recipients")
 
 
 def test_every_view_is_there_for_analysts(login: Login) -> None:
@@ -267,6 +379,8 @@ def test_the_service_does_all_its_work_without_owning_anything(url: str, monkeyp
         [recorded] = store.record(connection, [store.read(Infobip(), Source.PUSH, body)])
         assert (recorded.changed, recorded.duplicates) == (1, 0)
         store.execute(connection, "publish_setting", name="give_up_after", value=timedelta(1))
+        assert store.query(connection, "make_partitions") == []
+        assert connection.execute("select make_partitions(now(), now() + interval '60 days')").fetchall()
         assert "m-9" in str(store.message(connection, "infobip", "m-9"))
         assert "infobip" in overview.render(connection, configuration)
         assert (

@@ -84,10 +84,16 @@ def documented() -> dict[str, str | None]:
     found = {}
     for name, default, *_ in rows(section(ROOT / "README.md", VARIABLES)):
         if re.fullmatch(r"`[A-Z_]+`", name):
-            assert default == "none" or re.fullmatch(r"`[^`]+`", default), f"{name}: default as code, or none"
             assert name.strip("`") not in found
-            found[name.strip("`")] = None if default == "none" else default.strip("`")
+            found[name.strip("`")] = value_of(default)
     return found
+
+
+def value_of(default: str) -> str | None:
+    if default == f"cores, at most {settings.MOST_PROCESSES}":
+        return str(min(os.cpu_count() or 1, settings.MOST_PROCESSES))
+    assert default == "none" or re.fullmatch(r"`[^`]+`", default), f"{default}: as code, or none"
+    return None if default == "none" else default.strip("`")
 
 
 def written_with_a_default() -> dict[str, bool]:

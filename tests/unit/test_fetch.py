@@ -18,7 +18,7 @@ from receiver.providers.base import Pull
 from receiver.providers.infobip import Infobip
 from receiver.providers.messaging_plus import MessagingPlus
 
-PULL = Pull("/sms/1/reports", "/sms/1/reports", {"limit": "1000"}, one_time=True)
+PULL = Pull("/sms/1/reports", "/sms/1/reports", {"limit": "1000"})
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 KEY = "planted-key"
 Script = Callable[[socket.socket], object]
@@ -161,8 +161,9 @@ def test_a_redirect_is_not_followed(wire: Callable[[Script], Wire]) -> None:
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n" + b"1;" + b"x" * 1000,
         HEAD + b"\r\n{",
         b"HTTP/1.1 200 OK\r\n" + b"X-Padding: x\r\n" * 90 + b"X: ",
+        b"HTTP/1.1" + b" " * 1000,
     ],
-    ids=["body", "chunks", "body without length", "headers"],
+    ids=["body", "chunks", "body without length", "headers", "status line"],
 )
 def test_a_byte_now_and_then_does_not_hold_us_for_longer_than_the_deadline(
     wire: Callable[[Script], Wire], monkeypatch: pytest.MonkeyPatch, dribbled: bytes

@@ -45,6 +45,11 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
         ("/messages/infobip/+41793026731?x", "/messages/infobip/***731?x"),
         ("41793026731 and 41793026732", "***731 and ***732"),
         ("1234567", "***567"),
+        ("x41793026731", "x***731"),
+        ("41793026731abc", "***731abc"),
+        ("msisdn_41793026731_", "msisdn_***731_"),
+        ("+41 79 302 67 31", "***731"),
+        ("to +41 (79) 302-67-31, or +4179/3026732.", "to ***731, or ***732."),
         ("GET /batch/x?key=planted&details=true", "GET /batch/x?key=[secret]&details=true"),
         ("https://host/path?a=b&KEY=planted", "https://host/path?a=b&KEY=[secret]"),
         ("postgres://user:planted@host/name", "postgres://user:[secret]@host/name"),
@@ -64,6 +69,8 @@ def test_what_looks_like_a_secret_or_a_phone_number_is_taken_out(text: str, clea
         "12345678-c8c9-4e4f-b831-d6316ffaf609",
         "2026-11-23T15:21:37.286842Z",
         "in 0.1234567 seconds",
+        "+41 of 79",
+        "2026-11-23T15:21:37.286842+0000",
         "127.0.0.1:54321",
         "status 503",
         "migration 0001_tables",
@@ -72,6 +79,19 @@ def test_what_looks_like_a_secret_or_a_phone_number_is_taken_out(text: str, clea
 )
 def test_ids_times_and_figures_stay(text: str) -> None:
     assert logs.redact(text) == text
+
+
+@pytest.mark.parametrize("spelled", ["planted%20p%40ss", "planted+p%40ss", "plant%C3%A9d", "plant%c3%a9d"])
+def test_a_secret_is_known_as_a_url_spells_it(spelled: str) -> None:
+    logs.configure(SECRETS)
+    assert logs.redact(f"/batch/x?y={spelled}&z") == "/batch/x?y=[secret]&z"
+
+
+@pytest.mark.parametrize("short", ["a", "ab", "abc"])
+def test_a_short_password_leaves_words_alone_and_is_found_by_its_place(short: str) -> None:
+    logs.configure([short])
+    said = f"cannot abandon the abc of postgres://user:{short}@host/name"
+    assert logs.redact(said) == "cannot abandon the abc of postgres://user:[secret]@host/name"
 
 
 @pytest.mark.parametrize("secret", SECRETS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 
 import pytest
@@ -36,7 +37,7 @@ def test_defaults(env: pytest.MonkeyPatch) -> None:
     assert found.raw_retention == timedelta(days=90)
     assert found.max_body_bytes == 16 * 1024 * 1024
     assert found.webhook_deadline == 5
-    assert (found.port, found.web_concurrency) == (8000, 2)
+    assert (found.port, found.web_concurrency) == (8000, min(os.cpu_count() or 1, 4))
     assert found.api_tokens == ()
     assert [provider.name for provider in found.providers] == ["infobip", "messaging_plus"]
 
@@ -77,6 +78,21 @@ def test_both_schemes_of_database_urls(env: pytest.MonkeyPatch, scheme: str) -> 
     assert "planted-password" in settings.load().secrets()
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://user:pla%40nted%2F%3Aword%25@host:5432/name?sslmode=require&channel_binding=require",
+        "postgresql://user:a?b#c:d@one:5432,two:5433,three/name?target_session_attrs=read-write",
+        "postgresql:///name?host=/run/postgresql&port=5432",
+        "postgresql://user@[2001:db8::1]:5432",
+        "host=localhost port=5432 user=user password='a@b/c' dbname=name",
+    ],
+)
+def test_addresses_of_databases_in_all_their_forms(env: pytest.MonkeyPatch, url: str) -> None:
+    env.setenv("DATABASE_URL", url)
+    assert settings.load().database_url == url
+
+
 def test_all_that_is_secret_is_known_and_not_shown(env: pytest.MonkeyPatch) -> None:
     planted = {
         "API_TOKENS": "planted-token-of-tests,planted-token-of-tests-2",
@@ -90,7 +106,7 @@ def test_all_that_is_secret_is_known_and_not_shown(env: pytest.MonkeyPatch) -> N
     for name, value in planted.items():
         env.setenv(name, value)
     found = settings.load()
-    expected = {"planted-password", "planted-hook%2Fof-tests"}
+    expected = {"planted-password"}
     expected |= {word for name, value in planted.items() if name != "INFOBIP_USERNAME" for word in value.split(",")}
     assert expected <= set(found.secrets())
     assert "planted" not in repr(found)
@@ -111,6 +127,20 @@ WRONG = [
     ("DATABASE_URL", "mysql://user:planted@host/name"),
     ("DATABASE_URL", "planted"),
     ("DATABASE_URL", "postgres://host:planted/name?nonsense=planted"),
+    # Passwords with an unescaped @ (then libpq takes the rest for the host), / (for the database), % and :
+    ("DATABASE_URL", "postgres://user:pass@planted@host:5432/name"),
+    ("DATABASE_URL", "postgres://user:5432/planted@host/name"),
+    ("DATABASE_URL", "postgres://user:planted/word@host/name"),
+    ("DATABASE_URL", "postgres://user:planted%word@host/name"),
+    ("DATABASE_URL", "postgres://user@planted:word@host/name"),
+    ("DATABASE_URL", "postgresql:///name?host=planted@host"),
+    ("DATABASE_URL", "postgres://user:planted@host:port/name"),
+    ("DATABASE_URL", "postgres://user:planted@host:0/name"),
+    ("DATABASE_URL", "postgres://user:planted@host:65536/name"),
+    ("DATABASE_URL", "postgres://user:planted@one:1,two:x/name"),
+    ("DATABASE_URL", "postgres://user:planted@host/name?sslmode=plant"),
+    ("DATABASE_URL", "postgres://user:planted@host/name?channel_binding=plant"),
+    ("DATABASE_URL", "postgres://user:planted@host/name?target_session_attrs=plant"),
     *(
         (name, value)
         for name in ("MAX_BODY_BYTES", "PORT", "WEB_CONCURRENCY")
@@ -154,6 +184,29 @@ def test_a_wrong_value_is_refused_in_one_line_with_its_name_and_without_itself(
     assert "\n" not in said
     assert "plant" not in said
     assert refusal.value.__suppress_context__ or refusal.value.__context__ is None
+
+
+def test_all_that_is_wrong_is_told_at_once(env: pytest.MonkeyPatch) -> None:
+    wrong = {"API_TOKENS": "planted", "INFOBIP_CHANNELS": "planted", "MESSAGING_PLUS_API_KEY": "plantéd"}
+    wrong |= {"RAW_RETENTION_DAYS": "planted", "MAX_BODY_BYTES": "planted", "PORT": "planted"}
+    for name, value in wrong.items():
+        env.setenv(name, value)
+    with pytest.raises(SettingsError) as refusal:
+        settings.load()
+    lines = str(refusal.value).splitlines()
+    assert [re.match("[A-Z_]+", line)[0] for line in lines] == list(wrong)  # type: ignore[index]
+    assert "plant" not in str(refusal.value)
+
+
+def test_the_history_is_kept_as_long_as_its_evidence(env: pytest.MonkeyPatch) -> None:
+    assert settings.load().history_retention == timedelta(days=400)
+    env.setenv("RAW_RETENTION_DAYS", "500")
+    assert settings.load().history_retention == timedelta(days=500)
+    env.setenv("HISTORY_RETENTION_DAYS", "500")
+    assert settings.load().history_retention == timedelta(days=500)
+    env.setenv("HISTORY_RETENTION_DAYS", "499")
+    with pytest.raises(SettingsError, match=r"^HISTORY_RETENTION_DAYS [^\n]* RAW_RETENTION_DAYS$"):
+        settings.load()
 
 
 def test_a_missing_database_is_said(env: pytest.MonkeyPatch) -> None:

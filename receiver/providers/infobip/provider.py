@@ -6,8 +6,7 @@ import base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-
-import requests
+from urllib.parse import quote
 
 from receiver.errors import SettingsError
 from receiver.providers import signature, variables
@@ -16,7 +15,8 @@ from receiver.providers.infobip import reading
 from receiver.providers.signature import Signature
 from receiver.reports import Reading, Source
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a web process never needs them, and they are big
+    import requests
     from environs import Env
 
 # Channel: endpoint, and the channel of its entries where they do not say it
@@ -63,9 +63,8 @@ class Infobip(Provider):
         signature: Signature | None = None,
     ) -> None:
         """Take settings that are already checked; an API key goes before user name and password."""
+        super().__init__(webhook_secrets=webhook_secrets, signature=signature)
         self.base_url = base_url
-        self.webhook_secrets = webhook_secrets
-        self.signature = signature
         self._api_key = api_key
         self._password = password
         self._basic = base64.b64encode(f"{username}:{password}".encode()).decode() if username and password else ""
@@ -92,22 +91,16 @@ class Infobip(Provider):
             signature=signature.from_env(env, "INFOBIP"),
         )
 
-    def secrets(self) -> tuple[str, ...]:
-        """Key, password, what is made of them in headers and URLs, and the secrets of the webhook."""
-        signing = self.signature.secrets if self.signature else ()
-        return variables.spellings(self._api_key, self._password, self._basic, *self.webhook_secrets, *signing)
+    def credentials(self) -> tuple[str, ...]:
+        """Key, password, and what HTTP Basic makes of that."""
+        return self._api_key, self._password, self._basic
 
-    def off(self) -> tuple[str, ...]:
-        """Name what is off."""
-        lines = []
-        if not self.webhook_secrets:
-            lines.append("infobip: the webhook is off, INFOBIP_WEBHOOK_SECRETS is missing")
+    def missing(self) -> tuple[str, ...]:
+        """An address and credentials are needed."""
         missing = [] if self.base_url else ["INFOBIP_BASE_URL"]
         if not (self._api_key or self._basic):
             missing.append("INFOBIP_API_KEY (or INFOBIP_USERNAME and INFOBIP_PASSWORD)")
-        if missing:
-            lines.append(f"infobip: pulling is off, missing: {', '.join(missing)}")
-        return tuple(lines)
+        return tuple(missing)
 
     def read(
         self, body: bytes, content_type: str = "", channel: str | None = None, batch_id: str | None = None
@@ -118,11 +111,6 @@ class Infobip(Provider):
     def read_sent(self, body: bytes, content_type: str = "") -> Reading:
         """Read the answer of /sms/2 or /sms/3 to a send request, in JSON or XML."""
         return reading.read_sent(body, content_type)
-
-    @property
-    def can_pull(self) -> bool:
-        """Whether there are an address and credentials."""
-        return bool(self.base_url and (self._api_key or self._basic))
 
     def report_pulls(self) -> list[Pull]:
         """One for each channel of ``INFOBIP_CHANNELS``."""
@@ -179,17 +167,21 @@ def _moment(time: datetime) -> str:
 
 
 def _packed(ids: Sequence[str]) -> list[tuple[str, ...]]:
-    """Ids in groups whose joined length is within the limit; an id with a comma would ask about others: left out."""
+    """Ids in groups whose joined length is within the limit; an id with a comma would ask about others: left out.
+
+    As long as they are in the URL: an id of other letters than ours has up to nine characters for each of them.
+    """
     groups: list[list[str]] = []
     length = _IDS_LENGTH
     for one in ids:
         if "," in one:
             continue
-        if length + 1 + len(one) > _IDS_LENGTH:
+        its_length = len(quote(one))
+        if length + 1 + its_length > _IDS_LENGTH:
             groups.append([])
             length = -1
         groups[-1].append(one)
-        length += 1 + len(one)
+        length += 1 + its_length
     return [tuple(group) for group in groups]
 
 

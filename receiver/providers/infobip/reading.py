@@ -12,13 +12,11 @@ from receiver.providers.fields import in_utc, is_absent
 from receiver.providers.infobip.codes import verdict
 from receiver.providers.infobip.schema import SPELLINGS, EntrySchema
 from receiver.providers.infobip.xml import read_xml
-from receiver.providers.wire import Refusals, is_xml, plain_number, read_json, reason
+from receiver.providers.wire import Refusals, is_xml, one_by_one, plain_number, read_json
 from receiver.reports import DeliveryReport, Reading
 
 REPORT = "delivery_report"
 _SCHEMA = EntrySchema()
-_MOST_ENTRIES = 100_000
-"""A push has at most 2,000, a page 1,000 (10,000 in old days). A body of millions would keep everybody waiting."""
 # Kinds by the key that gives them away, for objects without a status and for bodies without results
 _KINDS = {
     "seenAt": "seen",
@@ -53,7 +51,7 @@ def read_sent(body: bytes, content_type: str) -> Reading:
         return Reading(_kind(document) or "unknown", [], [], ignored=1)
     messages = document["messages"]
     if isinstance(messages, list):
-        messages = [_as_entry(message, document.get("bulkId")) for message in messages]
+        messages = [_as_entry(message, document.get("bulkId")) for _, message in one_by_one(messages, "messages")]
     return _read_all(messages, "messages", "sms")._replace(kind="sent")
 
 
@@ -80,21 +78,18 @@ def _read_all(entries: object, name: str, channel: str | None) -> Reading:
     if not isinstance(entries, list):
         refused.add(0, f"{name}: Not a valid list.", entries)
         return Reading(REPORT, [], refused.listed(), entries=1)
-    if len(entries) > _MOST_ENTRIES:
-        raise Unreadable(f"more than {_MOST_ENTRIES} {name}")
     reports: list[DeliveryReport] = []
     others: list[str] = []
-    for item, entry in enumerate(entries):
-        entries[item] = None  # a large body's objects are let go as soon as they are read
+    for item, entry in one_by_one(entries, name):
         if not isinstance(entry, dict):
             refused.add(item, f"{name}: Not an object.", entry)
         elif kind := _kind(entry):
             others.append(kind)
         else:
             try:
-                reports.append(_report(item, entry, channel))
+                reports.append(_report(item, entry, channel, explain=refused.are_shown))
             except ValidationError as error:
-                refused.add(item, reason(error, _spelled(entry)), entry)
+                refused.add(item, error, entry, _spelled(entry))
     kind = others[0] if others and not reports and not refused else REPORT
     return Reading(kind, reports, refused.listed(), ignored=len(others), entries=len(entries))
 
@@ -119,9 +114,10 @@ def _spelled(entry: Mapping[str, Any]) -> dict[str, str]:
     return {name: other for name, other in SPELLINGS.items() if other in entry and is_absent(entry.get(name))}
 
 
-def _report(item: int, entry: dict[str, Any], channel: str | None) -> DeliveryReport:
+def _report(item: int, entry: dict[str, Any], channel: str | None, *, explain: bool) -> DeliveryReport:
     spelled = _spelled(entry)
-    data = _SCHEMA.load({**entry, **{name: entry[other] for name, other in spelled.items()}} if spelled else entry)
+    renamed = {**entry, **{name: entry[other] for name, other in spelled.items()}} if spelled else entry
+    data = _SCHEMA.read(renamed, explain=explain)
     status, error, price = data["status"], data["error"], data["price"]
     group_id, group_name, status_id = status.get("group_id"), status.get("group_name"), status.get("id")
     if group_id is None and group_name is None and status_id is None:

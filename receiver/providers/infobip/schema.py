@@ -6,18 +6,12 @@ latter), and take whatever else is there.
 
 from __future__ import annotations
 
-from marshmallow import EXCLUDE, Schema
 from marshmallow.validate import Length
 
-from receiver.providers.fields import SHORT, Flag, Int32, Money, Part, Text, Time
+from receiver.providers.fields import LABEL, SHORT, Entry, Flag, Int32, Money, Part, Text, Time
 
 
-class _Tolerant(Schema):
-    class Meta:
-        unknown = EXCLUDE
-
-
-class StatusSchema(_Tolerant):
+class StatusSchema(Entry):
     """``status``: the ids are the key, groups are for ids that we do not know, names are only shown."""
 
     group_id = Int32(load_default=None, data_key="groupId")
@@ -27,7 +21,7 @@ class StatusSchema(_Tolerant):
     description = Text(load_default=None)
 
 
-class ErrorSchema(_Tolerant):
+class ErrorSchema(Entry):
     """``error``: ``permanent`` differs between the provider's own tables, so only the payload's is used."""
 
     id = Int32(load_default=None)
@@ -35,29 +29,29 @@ class ErrorSchema(_Tolerant):
     permanent = Flag(load_default=None)
 
 
-class PriceSchema(_Tolerant):
+class PriceSchema(Entry):
     """``price``."""
 
     amount = Money(load_default=None, data_key="pricePerMessage")
-    currency = Text(load_default=None)
+    currency = Text(load_default=None, validate=Length(max=LABEL))
 
 
-class EntrySchema(_Tolerant):
+class EntrySchema(Entry):
     """One delivery report of any channel and version; version 3's names are listed in ``SPELLINGS``."""
 
     message_id = Text(required=True, data_key="messageId", validate=Length(max=SHORT))
     destination = Text(required=True, data_key="to", validate=Length(max=SHORT))
     batch_id = Text(load_default=None, data_key="bulkId", validate=Length(max=SHORT))
-    status = Part(StatusSchema, load_default=dict)
-    error = Part(ErrorSchema, load_default=dict)
-    price = Part(PriceSchema, load_default=dict)
+    status = Part(StatusSchema)
+    error = Part(ErrorSchema)
+    price = Part(PriceSchema)
     sent_at = Time(load_default=None, data_key="sentAt")
     done_at = Time(load_default=None, data_key="doneAt")
     segments = Int32(load_default=None, data_key="smsCount")
-    mcc_mnc = Text(load_default=None, data_key="mccMnc")
+    mcc_mnc = Text(load_default=None, data_key="mccMnc", validate=Length(max=LABEL))
     sender = Text(load_default=None, data_key="from")
     callback_data = Text(load_default=None, data_key="callbackData")
-    channel = Text(load_default=None)
+    channel = Text(load_default=None, validate=Length(max=LABEL))
 
 
 SPELLINGS = {"to": "destination", "smsCount": "messageCount", "from": "sender"}

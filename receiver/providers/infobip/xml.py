@@ -14,9 +14,14 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, XMLParser
 
 from receiver.errors import Unreadable
+from receiver.providers.wire import MOST_VALUES, PIECE, let_others_go_on
 
 _MAX_DEPTH = 32
 """The deepest documented element is the sixth; the parser itself takes any depth."""
+_LONGEST_TAG = 1024 * 1024
+"""Bytes of a tag or comment: a parser reads it at one go, with a million attributes perhaps."""
+_MOST_NAMES = 10_000
+"""Different names of elements and attributes; the parser keeps them all."""
 _INTEGER = re.compile(r"\s*-?[0-9]{1,10}\s*")
 _DECIMAL = re.compile(r"\s*-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?\s*")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -51,11 +56,15 @@ _ITEMS = {"results": ("result", "results"), "messages": ("message", "messages")}
 def read_xml(body: bytes) -> dict[str, Any]:
     """Give the root's children; ``results`` and ``messages`` become lists, as in JSON.
 
-    Raises ``Unreadable`` for what is not well-formed, has a DTD, or is nested too deeply.
+    Raises ``Unreadable`` for what is not well-formed, has a DTD, is nested too deeply, or has too many elements.
     """
     parser = XMLParser(target=_Objects(), forbid_dtd=True)
     try:
-        parser.feed(body)
+        for start in range(0, len(body), PIECE):
+            if start:
+                _check(parser.parser, start)
+                let_others_go_on()
+            parser.feed(body[start : start + PIECE])
         root = parser.close()
     except DefusedXmlException as error:
         raise Unreadable("XML with a DTD or entities") from error
@@ -67,6 +76,14 @@ def read_xml(body: bytes) -> dict[str, Any]:
         if name in root:
             root[name] = _items(root[name], children)
     return root
+
+
+def _check(parser: Any, fed: int) -> None:
+    """Refuse what would cost too much before it gets to ``_Objects``."""
+    if fed - parser.CurrentByteIndex > _LONGEST_TAG:
+        raise Unreadable(f"a tag of more than {_LONGEST_TAG} bytes")
+    if len(parser.intern) > _MOST_NAMES:
+        raise Unreadable(f"more than {_MOST_NAMES} names")
 
 
 def _items(value: object, children: tuple[str, ...]) -> object:
@@ -88,8 +105,12 @@ class _Objects:
         self.open: list[dict[str, Any]] = []
         self.text: list[str] = []
         self.root: object = None
+        self.elements = 0
 
     def start(self, _tag: str, _attributes: object) -> None:
+        self.elements += 1
+        if self.elements > MOST_VALUES:
+            raise Unreadable(f"more than {MOST_VALUES} values")
         if len(self.open) == _MAX_DEPTH:
             raise Unreadable("nested too deeply")
         self.open.append({})

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import requests
-
 from receiver.providers import signature, variables
 from receiver.providers.base import Code, Provider, Pull
 from receiver.providers.messaging_plus import reading
 from receiver.providers.signature import Signature
 from receiver.reports import Reading
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a web process never needs them, and they are big
+    import requests
     from environs import Env
 
 DEFAULT_BASE_URL = "https://mplus.instagiv.com"
@@ -36,9 +35,8 @@ class MessagingPlus(Provider):
         signature: Signature | None = None,
     ) -> None:
         """Take settings that are already checked."""
+        super().__init__(webhook_secrets=webhook_secrets, signature=signature)
         self.base_url = base_url
-        self.webhook_secrets = webhook_secrets
-        self.signature = signature
         self._api_key = api_key
 
     @classmethod
@@ -51,19 +49,13 @@ class MessagingPlus(Provider):
             signature=signature.from_env(env, "MESSAGING_PLUS"),
         )
 
-    def secrets(self) -> tuple[str, ...]:
-        """The key, also as it is spelled in a URL, and the secrets of the webhook."""
-        signing = self.signature.secrets if self.signature else ()
-        return variables.spellings(self._api_key, *self.webhook_secrets, *signing)
+    def credentials(self) -> tuple[str, ...]:
+        """The key."""
+        return (self._api_key,)
 
-    def off(self) -> tuple[str, ...]:
-        """Name what is off."""
-        lines = []
-        if not self.webhook_secrets:
-            lines.append("messaging_plus: the webhook is off, MESSAGING_PLUS_WEBHOOK_SECRETS is missing")
-        if not self._api_key:
-            lines.append("messaging_plus: pulling is off, missing: MESSAGING_PLUS_API_KEY")
-        return tuple(lines)
+    def missing(self) -> tuple[str, ...]:
+        """A key is needed."""
+        return () if self._api_key else ("MESSAGING_PLUS_API_KEY",)
 
     def read(
         self, body: bytes, content_type: str = "", channel: str | None = None, batch_id: str | None = None
@@ -82,11 +74,6 @@ class MessagingPlus(Provider):
     def read_codes(self, body: bytes) -> list[Code]:
         """Read the answer of ``GET /dr-responses``; raises ``Unreadable`` when it is no JSON array."""
         return reading.read_codes(body)
-
-    @property
-    def can_pull(self) -> bool:
-        """Whether there is a key."""
-        return bool(self._api_key)
 
     def report_pulls(self) -> list[Pull]:
         """Nothing: reports are asked for by batch."""

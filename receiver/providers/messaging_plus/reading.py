@@ -20,7 +20,7 @@ from receiver.providers.messaging_plus.schema import (
     ReceiptSchema,
     plain_keys,
 )
-from receiver.providers.wire import Refusals, plain_number, read_json, reason, rejected
+from receiver.providers.wire import Refusals, one_by_one, plain_number, read_json, reason, rejected
 from receiver.reports import Batch, DeliveryReport, Reading, Status
 
 _PROVIDER = "messaging_plus"
@@ -40,7 +40,7 @@ def read(body: bytes, batch_id: str | None) -> Reading:
     if "counts" in keys or "details" in keys:
         return _read_batch(keys, batch_id)
     if keys.keys() & {"messageuuid", "delivered", "receiptinfo"}:
-        return _read_receipt(raw)
+        return _read_receipt(keys, raw)
     return Reading("unknown", [], [], ignored=1)
 
 
@@ -50,7 +50,7 @@ def read_codes(body: bytes) -> list[Code]:
     if not isinstance(lines, list):
         raise Unreadable("the top level is not an array")
     codes = {}
-    for line in lines:
+    for _, line in one_by_one(lines, "codes"):
         try:
             data = _CODE.load(line)
         except ValidationError:
@@ -67,9 +67,9 @@ def _object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _read_receipt(raw: dict[str, Any]) -> Reading:
+def _read_receipt(keys: Mapping[str, Any], raw: Mapping[str, Any]) -> Reading:
     try:
-        report = _report(0, raw, None, is_receipt=True)
+        report = _report(0, keys, None, is_receipt=True, explain=True)
     except ValidationError as error:
         return Reading("delivery_report", [], [rejected(0, reason(error, _SPELLED), raw)], entries=1)
     return Reading("delivery_report", [report], [], batches=_batches([report]), entries=1)
@@ -84,21 +84,21 @@ def _read_batch(keys: Mapping[str, Any], batch_id: str | None) -> Reading:
     elif not isinstance(details, list):
         refused.add(0, "details: Not a valid list.", details)
         details = []
-    for item, detail in enumerate(details):
+    for item, detail in one_by_one(details, "details"):
         if not isinstance(detail, dict):
             refused.add(item, "details: Not an object.", detail)
             continue
         try:
-            reports.append(_report(item, detail, batch_id, is_receipt=False))
+            reports.append(_report(item, plain_keys(detail), batch_id, is_receipt=False, explain=refused.are_shown))
         except ValidationError as error:
-            refused.add(item, reason(error, _SPELLED), detail)
+            refused.add(item, error, detail, _SPELLED)
     batches = _batches(reports, batch_id)
     counts: Any = None if is_absent(keys.get("counts")) else keys["counts"]
     try:
         data = _COUNTS.load({} if counts is None else counts)
     except ValidationError as error:
         at = max(len(details), len(refused))  # behind the details: no position is used twice
-        refused.add(at, reason(ValidationError({"counts": error.messages_dict})), counts)
+        refused.add(at, ValidationError({"counts": error.messages_dict}), counts)
     else:
         if len(batches) == 1:  # more than one would leave it open whose counts they are
             batch = batches[0].batch_id
@@ -106,8 +106,10 @@ def _read_batch(keys: Mapping[str, Any], batch_id: str | None) -> Reading:
     return Reading("delivery_report", reports, refused.listed(), batches=batches, entries=len(details))
 
 
-def _report(item: int, entry: Mapping[str, Any], batch_id: str | None, *, is_receipt: bool) -> DeliveryReport:
-    data = _RECEIPT.load(plain_keys(entry))
+def _report(
+    item: int, keys: Mapping[str, Any], batch_id: str | None, *, is_receipt: bool, explain: bool
+) -> DeliveryReport:
+    data = _RECEIPT.read(keys, explain=explain)
     info = data["receipt_info"] or data["info"]
     status, is_final = _verdict(data["delivered"], data["failed"], info.get("code"), is_receipt=is_receipt)
     return DeliveryReport(
@@ -154,20 +156,20 @@ def _read_messages(keys: Mapping[str, Any]) -> Reading:
         return Reading("sent", [], [rejected(0, "messages: Not a valid list.", messages)], entries=1)
     reports: list[DeliveryReport] = []
     refused = Refusals()
-    for item, message in enumerate(messages):
+    for item, message in one_by_one(messages, "messages"):
         if not isinstance(message, dict):
             refused.add(item, "messages: Not an object.", message)
             continue
         try:
-            reports.append(_pending(item, {**keys, **plain_keys(message)}))
+            reports.append(_pending(item, {**keys, **plain_keys(message)}, explain=refused.are_shown))
         except ValidationError as error:
-            refused.add(item, reason(error), message)
+            refused.add(item, error, message)
     return Reading("sent", reports, refused.listed(), batches=_batches(reports), entries=len(messages))
 
 
-def _pending(item: int, message: Mapping[str, Any]) -> DeliveryReport:
-    """``message`` has the keys of the whole answer too: the batch's id may be told once for all messages."""
-    data = _MESSAGE.load(message)
+def _pending(item: int, message: Mapping[str, Any], *, explain: bool) -> DeliveryReport:
+    """``message`` has keys of the whole answer too: the batch's id may be told once for all messages."""
+    data = _MESSAGE.read(message, explain=explain)
     return DeliveryReport(
         item=item,
         provider=_PROVIDER,
@@ -186,16 +188,16 @@ def _read_identifier(keys: Mapping[str, Any]) -> Reading:
     if not isinstance(given, list):
         refused.add(0, "destinations: Not a valid list.", given)
         given = []
-    for item, destination in enumerate(given):
+    for item, destination in one_by_one(given, "destinations"):
         try:
             destinations.append(plain_number(DESTINATION.deserialize(destination)))
         except ValidationError as error:
-            refused.add(item, reason(ValidationError({"destinations": error.messages})), destination)
+            refused.add(item, ValidationError({"destinations": error.messages}), destination)
     try:
         batch_id = BATCH_ID.deserialize(keys["identifier"])
     except ValidationError as error:
         at = max(len(given), len(refused))  # behind the destinations: no position is used twice
-        refused.add(at, reason(ValidationError({"identifier": error.messages})), keys["identifier"])
+        refused.add(at, ValidationError({"identifier": error.messages}), keys["identifier"])
         return Reading("sent", [], refused.listed(), entries=1)
     batch = Batch(batch_id, destinations=tuple(dict.fromkeys(destinations)))
     return Reading("sent", [], refused.listed(), batches=(batch,), entries=1)

@@ -5,30 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, fields
+from marshmallow import fields
 from marshmallow.validate import Length
 
-from receiver.providers.fields import SHORT, Flag, Int32, Part, Text
+from receiver.providers.fields import SHORT, Entry, Flag, Int32, Part, Text
 
 
-def plain_keys(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell keys in one way: ``batchuuid``, ``batchUuid`` and ``batch_uuid`` are all the provider's own."""
-    return {key.replace("_", "").lower(): value for key, value in entry.items()}
-
-
-class _Tolerant(Schema):
-    class Meta:
-        unknown = EXCLUDE
-
-
-class InfoSchema(_Tolerant):
+class InfoSchema(Entry):
     """``receiptInfo`` of a receipt, ``info`` of a batch's detail. A bad code must not cost a report: any is taken."""
 
     code = fields.Raw(load_default=None)
     description = Text(load_default=None)
 
 
-class ReceiptSchema(_Tolerant):
+class ReceiptSchema(Entry):
     """A receipt, or one of a batch's details."""
 
     message_id = Text(required=True, data_key="messageuuid", validate=Length(max=SHORT))
@@ -36,11 +26,11 @@ class ReceiptSchema(_Tolerant):
     batch_id = Text(load_default=None, data_key="batchuuid", validate=Length(max=SHORT))
     delivered = Flag(required=True)
     failed = Flag(load_default=None)
-    receipt_info = Part(InfoSchema, load_default=dict, data_key="receiptinfo")
-    info = Part(InfoSchema, load_default=dict)
+    receipt_info = Part(InfoSchema, data_key="receiptinfo")
+    info = Part(InfoSchema)
 
 
-class CountsSchema(_Tolerant):
+class CountsSchema(Entry):
     """``counts`` of a batch."""
 
     total = Int32(load_default=None)
@@ -48,7 +38,7 @@ class CountsSchema(_Tolerant):
     failed = Int32(load_default=None)
 
 
-class MessageSchema(_Tolerant):
+class MessageSchema(Entry):
     """One of ``messages`` in the answer to add-message."""
 
     message_id = Text(required=True, data_key="messageuuid", validate=Length(max=SHORT))
@@ -56,7 +46,7 @@ class MessageSchema(_Tolerant):
     batch_id = Text(load_default=None, data_key="batchuuid", validate=Length(max=SHORT))
 
 
-class CodeSchema(_Tolerant):
+class CodeSchema(Entry):
     """One of the answer to ``GET /dr-responses``."""
 
     code = Text(required=True)
@@ -65,3 +55,15 @@ class CodeSchema(_Tolerant):
 
 BATCH_ID = Text(required=True, validate=Length(max=SHORT))
 DESTINATION = Text(required=True, validate=Length(max=SHORT))
+
+_USED = frozenset(("mouuid", "counts", "details", "identifier", "destinations", "messages")).union(
+    field.data_key or name for schema in (ReceiptSchema, MessageSchema) for name, field in schema().load_fields.items()
+)
+
+
+def plain_keys(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell the keys that we use in one way: ``batchuuid``, ``batchUuid`` and ``batch_uuid`` are all the same.
+
+    Others are left behind: a hostile body may hold a million, and those of a whole answer go to each of its messages.
+    """
+    return {plain: value for key, value in entry.items() if (plain := key.replace("_", "").lower()) in _USED}

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from receiver.errors import Unreadable
 from receiver.providers.infobip import Infobip
@@ -48,7 +49,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
 
 def test_every_column_of_a_report_is_filled() -> None:
     [report] = read(ENTRY).reports
-    assert report._asdict() == {
+    assert asdict(report) == {
         "item": 0,
         "provider": "infobip",
         "message_id": "id",

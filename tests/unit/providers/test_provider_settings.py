@@ -71,7 +71,7 @@ def test_an_api_key_goes_before_user_and_password(env: pytest.MonkeyPatch) -> No
     basic = infobip(env, **IB_URL, INFOBIP_USERNAME="user", INFOBIP_PASSWORD="päss")
     token = base64.b64encode("user:päss".encode()).decode()
     assert authorized(basic).headers["Authorization"] == f"Basic {token}"
-    assert {"päss", token, "p%C3%A4ss"} <= set(basic.secrets())
+    assert basic.secrets() == ("päss", token)
     key = infobip(env, INFOBIP_API_KEY="key")
     assert authorized(key).headers["Authorization"] == "App key"
     assert authorized(key).headers["Accept"] == "application/json"
@@ -81,7 +81,7 @@ def test_the_key_of_messaging_plus_is_a_query_parameter(env: pytest.MonkeyPatch)
     provider = messaging_plus(env, MESSAGING_PLUS_API_KEY="a/b c")
     url = authorized(provider).url
     assert url == "https://host/path?details=true&key=a%2Fb+c"
-    assert {"a/b c", "a%2Fb+c", "a%2Fb%20c"} <= set(provider.secrets())
+    assert provider.secrets() == ("a/b c",)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_every_channel_is_one_store_to_drain(env: pytest.MonkeyPatch) -> None:
         ("/viber/2/reports", "viber"),
         ("/rcs/2/reports", "rcs"),
     ]
-    assert all(pull.one_time and pull.limit == 1000 and pull.params == {"limit": "1000"} for pull in pulls)
+    assert all(pull.limit == 1000 and pull.params == {"limit": "1000"} for pull in pulls)
     [alone] = infobip(env, INFOBIP_CHANNELS="messages-api").report_pulls()
     assert alone.endpoint == "/messages-api/1/reports"
     assert infobip(env).batch_pull("bulk") is None

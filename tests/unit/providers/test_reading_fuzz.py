@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from receiver.errors import Unreadable
 from receiver.providers.infobip import Infobip
 from receiver.providers.messaging_plus import MessagingPlus
-from receiver.reports import Reading
+from receiver.reports import LONGEST_REJECTED, Reading
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 NAMES = ["sms_push", "sms_v3_push", "omni_reports", "messages_api_reports", "sms_v3_logs", "seen_push", "inbound_sms"]
@@ -87,10 +88,11 @@ def check(reading: Reading, entries: int) -> None:
         assert ": " in rejected.reason
         assert rejected.text.isascii()
         assert "\0" not in rejected.text
-        json.loads(rejected.text)
+        if len(rejected.text) < LONGEST_REJECTED:  # else it is cut off
+            json.loads(rejected.text)
     for report in reading.reports:
         report.digest()
-        for value in report:
+        for value in astuple(report):
             if isinstance(value, str):
                 value.encode()
                 assert "\0" not in value

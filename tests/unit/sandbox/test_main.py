@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -20,10 +21,14 @@ CODE = "import sys; from receiver.sandbox import main; sys.exit(main(sys.argv[1:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command on a free port; gives the process and its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-c", CODE, "--port", "0", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CODE, "--port", "0", *arguments],
+        cwd=ROOT,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout
@@ -35,14 +40,14 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def test_it_plays_the_sending_application_too(target: Target) -> None:
-    secrets = ("--infobip-webhook-secret", "one", "--messaging-plus-webhook-secret", "two", "--api-token", "three")
+    secrets = {"INFOBIP_WEBHOOK_SECRETS": "one,old", "MESSAGING_PLUS_WEBHOOK_SECRETS": "two", "API_TOKENS": "three"}
     wanted = {
         "/webhooks/infobip/one",
         "/webhooks/messaging-plus/two",
         "/sent/infobip",
         "/sent/messaging-plus",
     }
-    with running("--target", target.url, *secrets, "--rate", "100", "--time-scale", "0.001"):
+    with running("--target", target.url, "--rate", "100", "--time-scale", "0.001", **secrets):
         wait_for(lambda: {request.path for request in target.received} >= wanted)
         wait_for(lambda: any(b'"identifier"' in request.body for request in target.received))
     [batch, *_] = [request.json for request in target.received if b'"identifier"' in request.body]

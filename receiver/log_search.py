@@ -1,0 +1,132 @@
+"""What reports did not tell is looked up in a provider's log: overdue messages, and what pulls may have lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from receiver import store
+from receiver.database import Connection
+from receiver.exchange import Asked, Exchange, StoreFailed
+from receiver.providers.base import Log, Provider, Pull
+from receiver.settings import Settings
+
+_ABOUT_THE_STORE = (
+    None,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+"""Statuses of failures that another question would meet too; None: no answer came."""
+_CHECKS_AT_ONCE = 500
+"""Messages that are claimed for one round of questions."""
+_SHORTEST_RANGE_SECONDS = 0.002
+"""A stretch of a log that is not halved any more: the provider's times have milliseconds."""
+
+
+class LogSearch:
+    """The questions to one log, by the holder of its lease.
+
+    A search pauses until the next cycle, so that reports are pulled in between however much is overdue.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        exchange: Exchange,
+        settings: Settings,
+        *,
+        provider: Provider,
+        log: Log,
+        stop: threading.Event,
+    ) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._settings = settings
+        self._provider = provider
+        self._log = log
+        self._store = {"provider": provider.name, "endpoint": log.endpoint}
+        self._stop = stop
+        self._until = 0.0
+
+    def look_up_overdue(self) -> None:
+        """Ask about messages that are overdue and due to be asked about.
+
+        Raises ``StoreFailed``, ``LeaseLost``, and ``psycopg.Error``.
+        """
+        self._begin()
+        window, overdue_after = self._log.window, self._settings.overdue_after
+        store.execute(self._connection, "forget_checks", **self._store, window=window)
+        which = {"channel": self._log.channel, "window": window, "overdue_after": overdue_after}
+        store.execute(self._connection, "note_overdue", **self._store, **which)
+        while due := store.query(self._connection, "due_checks", **self._store, limit=_CHECKS_AT_ONCE):
+            questions = self._provider.log_pulls(self._log, [row.message_id for row in due])
+            asked_about = {message_id for pull in questions for message_id in pull.message_ids}
+            self._checked([row.message_id for row in due if row.message_id not in asked_about])
+            while questions:
+                questions = [*self._look_up(questions[0]), *questions[1:]]
+                if not self._may_go_on():
+                    return
+
+    def repair(self) -> None:
+        """Search the time before one-time pulls that may have lost reports. Raises the same."""
+        self._begin()
+        window = self._log.window
+        store.execute(self._connection, "order_repair", **self._store, repairs=self._log.repairs, window=window)
+        store.execute(self._connection, "forget_ranges", **self._store, window=window)
+        while ranges := store.query(self._connection, "next_range", **self._store, window=window):
+            [(range_id, since, until, cursor)] = ranges
+            pull = self._provider.log_range_pull(self._log, since, until, cursor)
+            [asked] = self._exchange.ask([pull])
+            next_cursor = asked.arrival and asked.arrival.reading.next_cursor
+            is_forgotten = cursor and asked.answer.status == HTTPStatus.BAD_REQUEST
+            if asked.arrival is None and not is_forgotten and asked.answer.status in _ABOUT_THE_STORE:
+                raise StoreFailed(asked.answer)
+            if is_forgotten or next_cursor:
+                store.execute(self._connection, "continue_range", id=range_id, cursor=next_cursor)
+            elif asked.arrival and not asked.is_full:
+                store.execute(self._connection, "drop_range", id=range_id, searched=True)
+            elif (until - since).total_seconds() > _SHORTEST_RANGE_SECONDS:
+                store.execute(self._connection, "halve_range", id=range_id)
+            else:
+                store.execute(self._connection, "drop_range", id=range_id, searched=False)
+            _check(asked)
+            if not self._may_go_on():
+                return
+
+    def _look_up(self, pull: Pull) -> list[Pull]:
+        """Ask one question; gives two smaller ones where it left anything open.
+
+        That is an answer of more than a page, or none: one id that the provider stumbles over must not keep its
+        neighbours from being found, now or in the next round.
+        """
+        [asked] = self._exchange.ask([pull])
+        if asked.arrival is None and asked.answer.status in _ABOUT_THE_STORE:
+            raise StoreFailed(asked.answer)
+        ids = pull.message_ids
+        if len(ids) > 1 and (asked.arrival is None or asked.is_full):
+            half = len(ids) // 2
+            return [*self._provider.log_pulls(self._log, ids[:half]), *self._provider.log_pulls(self._log, ids[half:])]
+        self._checked(ids)
+        _check(asked)
+        return []
+
+    def _checked(self, message_ids: Sequence[str]) -> None:
+        interval = self._settings.reconcile_interval
+        store.execute(self._connection, "checked", **self._store, message_ids=list(message_ids), interval=interval)
+
+    def _begin(self) -> None:
+        self._until = time.monotonic() + self._settings.reconcile_interval.total_seconds()
+
+    def _may_go_on(self) -> bool:
+        """Wait as long as the provider's rate limit asks; gives whether there is time for another question."""
+        return not self._stop.wait(self._log.pause) and time.monotonic() < self._until
+
+
+def _check(asked: Asked) -> None:
+    """Give the store a rest where the failure was its own; the question has gone to the end of the line."""
+    if asked.arrival is None and not 400 <= (asked.answer.status or 0) < 500:
+        raise StoreFailed(asked.answer)
