@@ -13,7 +13,7 @@ from typing import Any
 from receiver import settings
 from receiver.errors import SettingsError
 from receiver.memory import give_back_large_blocks
-from receiver.web.worker import SKIPPED
+from receiver.web.worker import SKIPPED, keep_signals_over_forks
 
 try:
     configuration = settings.load()
@@ -53,6 +53,7 @@ give_back_large_blocks()
 def on_starting(_: Any) -> None:
     """Once, in the master, before any worker."""
     settings.announce(configuration)
+    keep_signals_over_forks()
 
 
 def post_fork(_: Any, worker: Any) -> None:

@@ -7,12 +7,14 @@ Each connection has a greenlet, so that whoever sends slowly costs a few kilobyt
 * answers to those who did not authenticate are held back beyond so many a second, authenticated ones never;
 * when there are too many connections, the one that has waited for longest is closed;
 * our last byte is not lost on a client that still sends;
-* who only keeps a connection open does not hold up a stop;
+* who only keeps a connection open does not hold up a stop, nor does a worker that has just been started;
 * what is no HTTP is answered as a problem, and never repeated in an answer or a log.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from collections import OrderedDict
@@ -59,6 +61,9 @@ _AT_WORK = 128
 others, and the commits between them."""
 _SPARE = 16
 """Connections below the limit of the worker at which waiting ones are closed for new ones."""
+
+
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class _TooSlow(TimeoutError):
@@ -148,6 +153,11 @@ class Worker(GeventWorker):
         cast(Any, gevent.get_hub()).print_exception = self._log_uncaught
         self._line = Line(_AT_WORK, self.deadline)
         super().init_process()
+
+    def init_signals(self) -> None:
+        """Listen to signals, and to those that have come since the fork."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
 
     def load_wsgi(self) -> None:
         """Load the application, behind the turnstile."""
@@ -269,6 +279,18 @@ class Worker(GeventWorker):
 
     def _log_uncaught(self, _context: Any, _kind: Any, error: BaseException, _trace: Any) -> None:
         self.log.critical("uncaught", exc_info=error)
+
+
+def keep_signals_over_forks() -> None:
+    """Have the master leave the signals that end a worker to one that does not listen yet.
+
+    Until then it has the handlers of the master, which only note a signal for a loop that the worker does not run: it
+    would go on, and a stop take as long as it may.
+    """
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _ENDS),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _ENDS),
+    )
 
 
 def _is_silent(client: socket.socket) -> bool:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -131,8 +132,14 @@ def test_only_its_owner_reads_a_file(run: Run, tmp_path: Path) -> None:
 def test_two_may_write_to_one_name(messages: str, tmp_path: Path) -> None:
     """Each has a file of its own until it is whole."""
     target = str(tmp_path / "messages.csv")
-    with ExitStack() as running, psycopg.connect(messages) as connection:
-        connection.execute("lock table message_status in access exclusive mode")
+    lock = "lock table message_status in access exclusive mode"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        ExitStack() as running,
+        psycopg.connect(messages) as connection,
+        psycopg.connect(messages, application_name="receiver") as again,
+    ):
+        connection.execute(lock)
         exports = [
             running.enter_context(
                 subprocess.Popen(
@@ -143,11 +150,14 @@ def test_two_may_write_to_one_name(messages: str, tmp_path: Path) -> None:
             for _ in range(2)
         ]
         wait_for(lambda: select(messages, WAITING) == [2])
+        # Next in line, so that both have counted and opened a file when they come to read.
+        behind = pool.submit(again.execute, lock)
+        wait_for(lambda: select(messages, WAITING) == [3])
         connection.rollback()
-        connection.execute("lock table message_status in access exclusive mode")  # they have counted, and opened a file
+        behind.result()
         wait_for(lambda: select(messages, WAITING) == [2])
         assert len(list(tmp_path.glob("*.part"))) == 2
-        connection.rollback()
+        again.rollback()
         assert [export.wait(20) for export in exports] == [0, 0]
     assert [file.name for file in tmp_path.iterdir()] == ["messages.csv"]
 

@@ -94,6 +94,16 @@ def test_hundreds_of_connections_without_a_request_do_not_hold_the_end(database_
                 pass
 
 
+def test_a_worker_ends_that_is_told_so_before_it_listens(database_url: str) -> None:
+    """As where a deploy is stopped as soon as it has begun. The master starts another in its place."""
+    early = ("--config", "tests/integration/stopped_early.py")
+    with serving(*early, DATABASE_URL=database_url, WEB_CONCURRENCY="2", **HOOK) as web:
+        wait_for(lambda: web.output.count("Booting worker") == 3)
+        assert web.output.count("Worker exiting") == 1
+        web.terminate()
+        assert ends_within(web, 5) == 0
+
+
 def test_a_pull_in_flight_is_finished(sandbox: Sandbox, variables: dict[str, str], database_url: str) -> None:
     """The store hands each report out once: what was asked is read to its end, recorded, and no more is asked."""
     sandbox.send_infobip(3, "delivered")
