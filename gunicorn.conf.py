@@ -10,7 +10,7 @@ import resource
 import sys
 from typing import Any
 
-from receiver import settings
+from receiver import logs, settings
 from receiver.errors import SettingsError
 from receiver.memory import give_back_large_blocks
 from receiver.web.worker import SKIPPED, keep_signals_over_forks
@@ -21,6 +21,7 @@ except SettingsError as error:  # a line each; raised here it would be a page
     for line in str(error).splitlines():
         print(f"receiver: {line}", file=sys.stderr)
     sys.exit(2)
+logs.configure(configuration.secrets())
 
 bind = f"0.0.0.0:{configuration.port}"
 workers = configuration.web_concurrency
@@ -44,7 +45,7 @@ limit_request_fields = 64
 limit_request_field_size = 8190  # bytes a header
 
 # For the access log too, which some platforms turn on by themselves: it holds paths, and paths hold secrets.
-logger_class = "receiver.logs.GunicornLogger"
+logger_class = "receiver.web.access_log.GunicornLogger"
 control_socket_disable = True  # would be a socket in the home directory that nobody uses
 
 give_back_large_blocks()

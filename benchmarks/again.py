@@ -12,14 +12,12 @@ from benchmarks.figures import Figure, Plan, Table, interleaved
 from benchmarks.formats import JSON_V1
 from receiver import store
 from receiver.database import connect
-from receiver.rebuild import BEFORE_ALL
+from receiver.rebuild import BEFORE_ALL, MESSAGES_AT_ONCE
 from receiver.reports import Reading, Source
 
 _MESSAGES = 100_000
 _SIZE = 100
-_CHUNK = 1_000
-"""Reports that ``receiver rebuild`` takes at once."""
-_BODIES_AT_ONCE = 100
+_BODIES_AT_ONCE = store.MOST_REPORTS // _SIZE
 """Stored bodies that ``receiver replay`` takes at once."""
 _DATABASE = "database alone"
 _REBUILD, _REPLAY = "receiver rebuild", "receiver replay"
@@ -64,9 +62,9 @@ def _figures(
 
 
 def _fill(url: str) -> None:
-    executed = bare.statement([JSON_V1.arrival(_CHUNK, 0)])
+    executed = bare.statement([JSON_V1.arrival(MESSAGES_AT_ONCE, 0)])
     with connect(url) as connection:
-        for number in load.ids(_MESSAGES // _CHUNK):
+        for number in load.ids(_MESSAGES // MESSAGES_AT_ONCE):
             connection.execute(executed.query, bare.renumbered(executed.parameters, number))
         connection.execute("vacuum analyze")
 
@@ -75,7 +73,7 @@ def _rebuild_alone(url: str) -> float:
     messages, after = 0, BEFORE_ALL
     with connect(url) as connection:
         started = time.perf_counter()
-        while (row := store.query(connection, "rebuild", after=after, limit=_CHUNK)[0]).messages:
+        while (row := store.query(connection, "rebuild", after=after, limit=MESSAGES_AT_ONCE)[0]).messages:
             messages += row.messages
             after = row.last
         return messages / (time.perf_counter() - started)

@@ -18,13 +18,12 @@ from benchmarks.processes import elsewhere
 from receiver import store
 from receiver.database import connect
 from receiver.providers.messaging_plus import MessagingPlus
+from receiver.puller import BATCHES_AT_ONCE
 from receiver.reports import Source
 from receiver.sandbox.config import SandboxConfig
 
 _BATCHES = 10_000
 _DESTINATIONS = 10
-_AT_ONCE = 4
-"""Questions that the reconciler sends side by side."""
 _SANDBOX, _DATABASE, _OURS = "sandbox alone", "database alone", "receiver reconcile"
 _SPAN = """
 select extract(epoch from min(started_at)), count(*) filter (where outcome = 'ok')
@@ -51,7 +50,7 @@ def run(plan: Plan) -> list[Table]:
             ran.append(one)
             return rate
 
-        answers = [_answer(number) for number in range(_AT_ONCE)]
+        answers = [_answer(number) for number in range(BATCHES_AT_ONCE)]
         executed = bare.statement([store.read(MessagingPlus(), Source.PULL, answer) for answer in answers])
         variants = {
             _SANDBOX: sandbox,
@@ -59,7 +58,7 @@ def run(plan: Plan) -> list[Table]:
             _OURS: ours,
         }
         taken = interleaved(variants, plan.rounds)
-    remark = f"{_AT_ONCE} answers a transaction, 1 connection; recorded and nothing else"
+    remark = f"{BATCHES_AT_ONCE} answers a transaction, 1 connection; recorded and nothing else"
     return [
         Table(
             f"{at_once * plan.rounds:,} Messaging Plus batches of {_DESTINATIONS}, {at_once:,} a round",
@@ -113,7 +112,7 @@ def _ask(providers: commands.Providers, answers: Sequence[bytes]) -> float:
 
 def _record_alone(url: str, executed: bare.Statement, seconds: float) -> float:
     """Batches a second; the reconciler is kept from asking about them."""
-    rate = bare.rate(url, executed, 1, seconds) * _AT_ONCE
+    rate = bare.rate(url, executed, 1, seconds) * BATCHES_AT_ONCE
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("update sent_batch set next_pull_at = null")
         connection.execute("vacuum sent_batch")

@@ -67,7 +67,8 @@ def receipt(number: int) -> dict[str, Any]:
     """A Messaging Plus receipt; it is a body of its own."""
     fields = detail(number)
     del fields["failed"]
-    return {**fields, "receiptInfo": fields.pop("info")}
+    fields["receiptInfo"] = fields.pop("info")
+    return fields
 
 
 def compact(value: object) -> str:

@@ -82,4 +82,4 @@ def _as_scheduled(port: int, requests: Iterator[bytes], connections: int, second
             sending.send(next(requests), started + number / rate)
         due = arrived
         sending.receive(1 / rate)
-    return sending.finish(unsent)
+    return sending.finish(unsent + int(seconds * rate) - due)

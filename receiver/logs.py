@@ -13,18 +13,14 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, TextIO
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import quote, quote_plus
 
 import structlog
-from gunicorn import glogging
-
-from receiver.providers import PROVIDERS
 
 _PHONE_NUMBER = re.compile(r"(?<![\d.-])\+?\d{7,15}(?!\d|[.-]\w)")
 """Not within an id with hyphens or a number with a fraction; but at the end of a sentence, and between letters."""
 _SPACED_NUMBER = re.compile(r"\+(?:[ ()./-]{0,2}\d){7,15}(?!\d)")
 """As people write one: +41 (79) 302-67-31."""
-_DIGITS = re.compile(r"\+?(?<!\d)\d{7,15}(?!\d)")
 _LEAST_PHONE_NUMBER = 10**10
 """From here on a bare number is taken for a phone number; ids and sizes are smaller."""
 _PATTERNS = [
@@ -47,15 +43,10 @@ _PATTERNS = [
 _SHORTEST_SECRET = 4
 """Characters. A shorter one, of a database on somebody's own machine, would take letters out of every word; it is found
 by the places where secrets stand."""
-_SLUG = "|".join(provider.slug for provider in PROVIDERS)
-_PLAIN_PATH = re.compile(rf"/(?:healthz|readyz|openapi\.json|(?:webhooks|sent)/(?:{_SLUG}))")
-_SECRET_PATH = re.compile(rf"(/webhooks/(?:{_SLUG})/).*")
-_MESSAGE_PATH = re.compile(rf"(/messages/(?:{_SLUG})/)(.+)")
-_MESSAGE_ID = re.compile(r"[\w.+:~-]{1,256}", re.ASCII)
-"""What is shown of others may be anything: a secret behind an escaped ``key=``, a number behind an invisible blank."""
 
 
-def _masked(number: re.Match[str]) -> str:
+def masked(number: re.Match[str]) -> str:
+    """What is shown of a phone number that a pattern has found: its last three digits."""
     return "***" + re.sub(r"\D", "", number.group())[-3:]
 
 
@@ -70,7 +61,7 @@ class _Redactor:
             text = text.replace(secret, "[secret]")
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
-        return _PHONE_NUMBER.sub(_masked, _SPACED_NUMBER.sub(_masked, text))
+        return _PHONE_NUMBER.sub(masked, _SPACED_NUMBER.sub(masked, text))
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
         return {name: self._value(value) for name, value in event.items() if not name.startswith("_")}
@@ -91,21 +82,6 @@ def _spellings(secret: str) -> Iterator[str]:
     for escaped in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
         yield from (escaped, re.sub("%..", lambda found: found.group().lower(), escaped))
     yield base64.b64encode(secret.encode("utf-8", "surrogatepass")).decode()
-
-
-def shown_path(path: str) -> str:
-    """A request's path as a log may have it: of a route of ours, and nothing of one that is none.
-
-    Somebody who mistypes the address of a webhook sends its secret to a route that does not exist.
-    """
-    path = path.partition("?")[0]
-    if _PLAIN_PATH.fullmatch(path):
-        return path
-    if found := _SECRET_PATH.fullmatch(path):
-        return f"{found[1]}[secret]"
-    if found := _MESSAGE_PATH.fullmatch(path):
-        return found[1] + (_DIGITS.sub(_masked, found[2]) if _MESSAGE_ID.fullmatch(found[2]) else "[id]")
-    return "/[unknown]"
 
 
 _redactor = _Redactor()
@@ -144,7 +120,6 @@ def configure(secrets: Iterable[str] = (), stream: TextIO | None = None) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     logging.captureWarnings(True)
     _catch_the_uncaught()
 
@@ -159,37 +134,4 @@ def _catch_the_uncaught() -> None:
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = lambda args: log.critical(
             "uncaught", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
-        )
-
-
-class GunicornLogger(glogging.Logger):
-    """gunicorn's own messages and its access log, in the same form and redacted.
-
-    Platforms turn the access log on by themselves (``--access-logfile -``), and paths and queries hold secrets.
-    """
-
-    def setup(self, cfg: Any) -> None:
-        super().setup(cfg)
-        configure(_redactor.secrets)
-        for log in (self.error_log, self.access_log):
-            log.handlers[:] = []
-            log.propagate = True
-
-    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """An error outside of the application; gunicorn says the address as it came."""
-        if str(msg).startswith("Error handling request"):
-            args = tuple(shown_path(unquote(word)) if "/" in str(word) else word for word in args)
-        super().exception(msg, *args, **kwargs)
-
-    def access(self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: Any) -> None:
-        if not (self.cfg.accesslog or self.cfg.logconfig or self.cfg.logconfig_dict):
-            return
-        structlog.get_logger("gunicorn.access").info(
-            "request",
-            method=environ.get("REQUEST_METHOD"),
-            # Spelled as in a URL again, so that a secret has no blank that would seem to end it.
-            path=shown_path(quote(environ.get("PATH_INFO", ""), safe="/+:", encoding="latin-1")),
-            status=resp.status_code,
-            bytes=resp.sent,
-            milliseconds=round(request_time.total_seconds() * 1000, 1),
         )

@@ -25,7 +25,7 @@ from receiver.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 8
+BATCHES_AT_ONCE = 8
 """Repeatable questions that are sent side by side."""
 _USUAL_PAGE = 4 * 1024 * 1024
 """Bytes of a page that is kept in memory beside another one."""
@@ -137,7 +137,7 @@ class Puller:
 
     def _follow_batches(self) -> None:
         while not self._stop.is_set():
-            due = store.query(self._connection, "due_batches", provider=self._provider.name, limit=_AT_ONCE)
+            due = store.query(self._connection, "due_batches", provider=self._provider.name, limit=BATCHES_AT_ONCE)
             if not due:
                 return
             asked = self._exchange.ask(self._questions(_side_by_side(due)))

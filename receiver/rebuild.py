@@ -10,7 +10,8 @@ from receiver.database import Connection
 from receiver.providers.base import Provider
 from receiver.replay import arrival_of, groups
 
-_REPORTS_AT_ONCE = 1_000
+MESSAGES_AT_ONCE = 1_000
+"""In one transaction: a few tens of milliseconds in which pushes of the same messages wait."""
 BEFORE_ALL = -(2**31) - 1
 """Of places in the history, which are numbers of 32 bits."""
 _BODIES_AT_ONCE = 1_000
@@ -28,7 +29,7 @@ def from_history(connection: Connection, progress: Progress) -> tuple[int, int]:
     messages, changed = 0, 0
     after = BEFORE_ALL
     while True:
-        [row] = store.query(connection, "rebuild", after=after, limit=_REPORTS_AT_ONCE)
+        [row] = store.query(connection, "rebuild", after=after, limit=MESSAGES_AT_ONCE)
         if not row.messages:
             return messages, changed
         after = row.last

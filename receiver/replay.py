@@ -14,8 +14,6 @@ from receiver.reports import Batch, Source
 
 _AT_ONCE = {"limit": 100, "bytes": 8 * 1024 * 1024}
 """Bodies in memory, and one more of whatever size."""
-_REPORTS_AT_ONCE = 2_000
-"""In one transaction: as many as one statement takes (see ``store``)."""
 
 
 def read_unread(connection: Connection, providers: Sequence[Provider]) -> int:
@@ -78,7 +76,7 @@ def groups(arrivals: Iterable[store.Arrival]) -> Iterator[list[store.Arrival]]:
     size = 0
     for arrival in arrivals:
         reports = max(1, len(arrival.reading.reports))
-        if group and size + reports > _REPORTS_AT_ONCE:
+        if group and size + reports > store.MOST_REPORTS:
             yield group
             group, size = [], 0
         group.append(arrival)

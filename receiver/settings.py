@@ -15,7 +15,6 @@ from marshmallow import validate
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from receiver import logs
 from receiver.errors import SettingsError
 from receiver.providers import PROVIDERS, variables
 from receiver.providers.base import Provider
@@ -79,7 +78,6 @@ class Settings:
 
 def announce(configuration: Settings) -> None:
     """Log what is off, once at start."""
-    logs.configure(configuration.secrets())
     for line in configuration.off():
         log.warning("off", what=line)
 

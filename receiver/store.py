@@ -29,7 +29,7 @@ _NOTHING = Reading("unreadable", [], [])
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, ProgramLimitExceeded, ValueError, ArithmeticError)
 """For these the content itself is to blame: a value that a column or an index does not take, or that Python cannot
 write as text. Anything else is trouble of the database, and passes."""
-_AT_ONCE = 2_000
+MOST_REPORTS = 2_000
 """Reports that one statement takes: the largest push that a provider makes. Written at once, those of a much larger
 body would need several times its size, in our memory and in the database's."""
 _TEXT_AT_ONCE = 2 * 1024 * 1024
@@ -148,7 +148,7 @@ def record_each(connection: Connection, arrivals: Sequence[Arrival]) -> list[Rec
 
 def _is_large(reports: Sequence[DeliveryReport]) -> bool:
     text = sum(len(report.callback_data or "") for report in reports)
-    return len(reports) > _AT_ONCE or (len(reports) > 1 and text > _TEXT_AT_ONCE)
+    return len(reports) > MOST_REPORTS or (len(reports) > 1 and text > _TEXT_AT_ONCE)
 
 
 def _parts(reports: Sequence[DeliveryReport]) -> Iterator[list[DeliveryReport]]:
@@ -156,7 +156,7 @@ def _parts(reports: Sequence[DeliveryReport]) -> Iterator[list[DeliveryReport]]:
     text = 0
     for report in reports:
         length = len(report.callback_data or "")
-        if part and (len(part) == _AT_ONCE or text + length > _TEXT_AT_ONCE):
+        if part and (len(part) == MOST_REPORTS or text + length > _TEXT_AT_ONCE):
             yield part
             part, text = [], 0
         part.append(report)

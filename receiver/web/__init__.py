@@ -7,7 +7,7 @@ from typing import cast
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from receiver import logs, settings
+from receiver import settings
 from receiver.web import health, messages, openapi, problems, pushes
 from receiver.web.service import Service
 
@@ -15,10 +15,10 @@ from receiver.web.service import Service
 def create_app(configuration: settings.Settings | None = None) -> Flask:
     """Build the application from the environment, or from given settings.
 
-    Raises ``SettingsError``. Opens no connection: that happens in the worker, at the first request.
+    Raises ``SettingsError``. Opens no connection: that happens in the worker, at the first request. Is served by
+    ``receiver.web.worker.Worker``: what ``environ.py`` names and the socket of gunicorn must be in each request.
     """
     configuration = configuration or settings.load()
-    logs.configure(configuration.secrets())
     app = Flask(__name__)
     cast(DefaultJSONProvider, app.json).sort_keys = False
     service = app.extensions["receiver"] = Service(configuration)

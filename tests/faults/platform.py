@@ -99,11 +99,6 @@ def signal_process(pid: int, number: signal.Signals) -> bool:
     return True
 
 
-def threads(pid: int) -> int:
-    """How many threads a process has."""
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))
-
-
 def memory(pid: int) -> float:
     """Resident memory of a process in MiB."""
     [line] = [text for text in Path(f"/proc/{pid}/status").read_text().splitlines() if text.startswith("VmRSS")]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from receiver import settings
 from receiver.reconciler import Reconciler
@@ -15,6 +18,18 @@ from tests.integration.server import Web, environment, serving
 SECRET, NEXT_SECRET, TOKEN = "sesame-of-infobip", "sesame-of-infobip-2", "token-of-application-1"
 OTHER_SECRET = "sesame-of-messaging-plus"
 MAX_BODY_BYTES = 200_000
+
+
+@pytest.fixture
+def empty_url(database_server_url: str) -> Iterator[str]:
+    """A database that nobody has migrated."""
+    name = f"receiver_empty_{os.getpid()}"
+    with psycopg.connect(database_server_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        try:
+            yield make_conninfo(database_server_url, dbname=name)
+        finally:
+            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")

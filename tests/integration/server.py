@@ -30,8 +30,9 @@ _OURS = (
     "MAX_BODY_",
     "WEBHOOK_",
     "HISTORY_",
-    "TRUSTED_",
 )
+LOCK_WAITS = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+"""How many sessions wait for a lock."""
 _OURS_TOO = ("DATABASE_URL", "API_TOKENS", "PORT", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS")
 
 

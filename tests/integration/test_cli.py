@@ -10,16 +10,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 import requests
 import structlog
-from psycopg.conninfo import make_conninfo
 
 from receiver import cli, logs
 from receiver.sandbox import Sandbox
 from tests.integration.conftest import SECRET
 from tests.integration.server import (
+    LOCK_WAITS,
     Process,
     Web,
     count,
@@ -58,17 +57,6 @@ def command(reconciler: object, database_url: str, monkeypatch: pytest.MonkeyPat
     root.setLevel(level)
     structlog.configure(**configuration)
     logs._redactor.secrets = ()
-
-
-@pytest.fixture
-def fresh_url(database_server_url: str) -> Iterator[str]:
-    """A database that nobody has migrated."""
-    name = "receiver_test_fresh"
-    with psycopg.connect(database_server_url, autocommit=True) as admin:
-        admin.execute(f"drop database if exists {name} with (force)")
-        admin.execute(f"create database {name}")
-        yield make_conninfo(database_server_url, dbname=name)
-        admin.execute(f"drop database {name} with (force)")
 
 
 Capture = pytest.CaptureFixture[str]
@@ -169,27 +157,27 @@ def test_without_a_database_it_ends_with_1_in_one_line_without_a_secret(
 
 @pytest.mark.parametrize("arguments", [verb for verb in VERBS if verb[0] not in ("migrate", "reconcile")])
 def test_without_its_tables_it_ends_with_1_and_says_what_to_run(
-    command: Command, capsys: Capture, fresh_url: str, arguments: tuple[str, ...]
+    command: Command, capsys: Capture, empty_url: str, arguments: tuple[str, ...]
 ) -> None:
-    assert command(*arguments, DATABASE_URL=fresh_url) == 1
+    assert command(*arguments, DATABASE_URL=empty_url) == 1
     printed = capsys.readouterr()
     assert printed.err == "receiver: the database is not migrated: run receiver migrate\n"
     assert printed.out == ""
 
 
-def test_a_cycle_without_its_tables_ends_with_1(fresh_url: str) -> None:
-    status, printed = finished("reconcile", "--once", DATABASE_URL=fresh_url)
+def test_a_cycle_without_its_tables_ends_with_1(empty_url: str) -> None:
+    status, printed = finished("reconcile", "--once", DATABASE_URL=empty_url)
     assert status == 1
     assert "the database is not migrated: run receiver migrate" in printed
     assert "UndefinedTable" not in printed
 
 
-def test_a_reconciler_waits_for_the_release_that_migrates(variables: dict[str, str], fresh_url: str) -> None:
-    late = {**variables, "DATABASE_URL": fresh_url, "RECONCILE_INTERVAL_SECONDS": "0.05"}
+def test_a_reconciler_waits_for_the_release_that_migrates(variables: dict[str, str], empty_url: str) -> None:
+    late = {**variables, "DATABASE_URL": empty_url, "RECONCILE_INTERVAL_SECONDS": "0.05"}
     with running("reconcile", **late) as reconciler:
         wait_for(lambda: reconciler.output.count("the database is not migrated") > 2)
         assert reconciler.is_alive()
-        assert finished("migrate", DATABASE_URL=fresh_url)[0] == 0
+        assert finished("migrate", DATABASE_URL=empty_url)[0] == 0
         wait_for(lambda: "pulled" in reconciler.output)
         reconciler.terminate()
         assert reconciler.wait() == 0
@@ -205,9 +193,8 @@ def test_results_are_not_mixed_with_logs(command: Command, capsys: Capture) -> N
 
 
 def test_an_interruption_is_one_short_line(database_url: str) -> None:
-    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'receiver'"
     with locked(database_url, "message_status"), running(*VERBS[-1], DATABASE_URL=database_url) as process:
-        wait_for(lambda: select(database_url, waiting) == [1])
+        wait_for(lambda: select(database_url, LOCK_WAITS) == [1])
         os.kill(process.pid, signal.SIGINT)  # Ctrl-C
         assert process.wait() == 130
         assert process.output == "receiver: interrupted\n"
@@ -268,13 +255,13 @@ def test_a_wrong_setting_ends_the_start_of_the_web_process_in_one_line(
 # --- the verbs
 
 
-def test_migrate_makes_a_database_ready_and_can_be_repeated(command: Command, capsys: Capture, fresh_url: str) -> None:
-    assert command("status", DATABASE_URL=fresh_url) == 1
+def test_migrate_makes_a_database_ready_and_can_be_repeated(command: Command, capsys: Capture, empty_url: str) -> None:
+    assert command("status", DATABASE_URL=empty_url) == 1
     for _ in range(2):
-        assert command("migrate", DATABASE_URL=fresh_url, OVERDUE_AFTER_SECONDS="5") == 0
-    assert command("status", DATABASE_URL=fresh_url) == 0
-    assert count(fresh_url, "infobip_status_code") > 20
-    assert select(fresh_url, "select extract(epoch from value)::int from setting where name = 'overdue_after'") == [5]
+        assert command("migrate", DATABASE_URL=empty_url, OVERDUE_AFTER_SECONDS="5") == 0
+    assert command("status", DATABASE_URL=empty_url) == 0
+    assert count(empty_url, "infobip_status_code") > 20
+    assert select(empty_url, "select extract(epoch from value)::int from setting where name = 'overdue_after'") == [5]
 
 
 def test_status_is_one_screen_of_what_an_operator_wants_to_know(

@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +22,7 @@ from receiver.committer import _PATIENCE_WHEN_DOWN, Committer
 from receiver.errors import NotCommitted
 from receiver.migrate import migrate
 from receiver.reports import Reading, Source
+from tests.integration.server import LOCK_WAITS, wait_for
 from tests.reference_model import a_report
 
 DEADLINE = 1.0
@@ -38,6 +39,12 @@ def observer(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def committer(database_url: str) -> Committer:
     return Committer(database_url, DEADLINE)
+
+
+@pytest.fixture
+def patient(database_url: str) -> Committer:
+    """With more time than a busy machine needs, where it is not the deadline that matters."""
+    return Committer(database_url, 10)
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +70,9 @@ def messages(connection: psycopg.Connection[Any]) -> set[str]:
     return {message_id for (message_id,) in connection.execute("select message_id from message_status")}
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-
-
 def blocked(observer: psycopg.Connection[Any]) -> int:
     """How many sessions wait for a lock."""
-    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    row = observer.execute(waiting).fetchone()
+    row = observer.execute(LOCK_WAITS).fetchone()
     assert row
     return int(row[0])
 
@@ -103,21 +102,21 @@ def refused_in_time(committer: Committer, arrival: store.Arrival) -> None:
     assert seconds < DEADLINE + SLACK
 
 
-def test_what_is_given_back_is_committed(committer: Committer, observer: psycopg.Connection[Any]) -> None:
-    recorded = committer.commit(push("m"))
+def test_what_is_given_back_is_committed(patient: Committer, observer: psycopg.Connection[Any]) -> None:
+    recorded = patient.commit(push("m"))
     assert recorded.counts() == {"received": 1, "changed": 1, "duplicates": 0, "quarantined": 0, "ignored": 0}
     assert messages(observer) == {"m"}
 
 
 def test_requests_that_come_while_another_commits_share_the_next_transaction(
-    committer: Committer, observer: psycopg.Connection[Any], database_url: str
+    patient: Committer, observer: psycopg.Connection[Any], database_url: str
 ) -> None:
     with ThreadPoolExecutor(31) as threads:
         with locked(database_url):
-            first = threads.submit(committer.commit, push("first"))
-            until(lambda: blocked(observer))
-            rest = [threads.submit(committer.commit, push(f"m{n}")) for n in range(30)]
-            until(lambda: committer._queue.qsize() == 30)
+            first = threads.submit(patient.commit, push("first"))
+            wait_for(lambda: blocked(observer))
+            rest = [threads.submit(patient.commit, push(f"m{n}")) for n in range(30)]
+            wait_for(lambda: patient._queue.qsize() == 30)
         recorded = [future.result() for future in [first, *rest]]
     assert len({r.payload_id for r in recorded}) == 31
     transactions = observer.execute(
@@ -126,18 +125,18 @@ def test_requests_that_come_while_another_commits_share_the_next_transaction(
     assert transactions == [([True], 1), ([False], 30)]
 
 
-def test_everybody_gets_the_answer_to_what_they_brought(committer: Committer) -> None:
+def test_everybody_gets_the_answer_to_what_they_brought(patient: Committer) -> None:
     def bring(n: int) -> None:
         reports = [a_report(message_id=f"{n}-{i}", item=i) for i in range(n)]
         arrival = store.Arrival("infobip", Source.PUSH, b"{}", Reading("delivery_report", reports, [], ignored=n % 3))
-        assert committer.commit(arrival)[1:] == (n + n % 3, n, 0, 0, n % 3)
+        assert patient.commit(arrival)[1:] == (n + n % 3, n, 0, 0, n % 3)
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(bring, range(60)))
 
 
 def test_a_group_is_closed_when_it_is_full(
-    committer: Committer, observer: psycopg.Connection[Any], database_url: str
+    patient: Committer, observer: psycopg.Connection[Any], database_url: str
 ) -> None:
     large = [
         store.Arrival(
@@ -150,10 +149,10 @@ def test_a_group_is_closed_when_it_is_full(
     ]
     with ThreadPoolExecutor(5) as threads:
         with locked(database_url):
-            first = threads.submit(committer.commit, push("first"))
-            until(lambda: blocked(observer))
-            rest = [threads.submit(committer.commit, arrival) for arrival in large]
-            until(lambda: committer._queue.qsize() == 4)
+            first = threads.submit(patient.commit, push("first"))
+            wait_for(lambda: blocked(observer))
+            rest = [threads.submit(patient.commit, arrival) for arrival in large]
+            wait_for(lambda: patient._queue.qsize() == 4)
         assert [future.result().changed for future in [first, *rest]] == [1, 1000, 1000, 1000, 1000]
     sizes = observer.execute("select count(*) from message_status group by xmin::text order by 1").fetchall()
     assert sizes == [(1,), (2000,), (2000,)]
@@ -181,7 +180,7 @@ def test_a_long_lock_does_not_pile_up_sessions_in_the_server(
     with locked(database_url):
         for n in range(3):
             refused_in_time(committer, push(f"m{n}"))
-        until(lambda: blocked(observer) == 0, seconds=DEADLINE * 2)
+        wait_for(lambda: blocked(observer) == 0, seconds=DEADLINE * 2)
     assert messages(observer) == set()
 
 
@@ -191,10 +190,10 @@ def test_a_request_that_comes_when_the_lock_is_about_to_go_is_committed_within_i
     with ThreadPoolExecutor(2) as threads:
         with locked(database_url):
             early = threads.submit(outcome_of, committer, push("early"))
-            until(lambda: blocked(observer))
+            wait_for(lambda: blocked(observer))
             assert early.result()[0] is None  # its deadline is over, and the connection with it
             late = threads.submit(outcome_of, committer, push("late"))
-            until(lambda: blocked(observer))
+            wait_for(lambda: blocked(observer))
         recorded, seconds = late.result()
     assert recorded
     assert seconds < DEADLINE
@@ -202,15 +201,14 @@ def test_a_request_that_comes_when_the_lock_is_about_to_go_is_committed_within_i
 
 
 def test_a_request_that_comes_too_late_is_no_sign_that_the_database_is_down(
-    database_url: str, observer: psycopg.Connection[Any]
+    patient: Committer, database_url: str, observer: psycopg.Connection[Any]
 ) -> None:
     """Others still get all of their time, more than the second that there is while the database is down."""
-    committer = Committer(database_url, 10)
     with pytest.raises(NotCommitted):
-        committer.commit(push("late"), waited=11)
+        patient.commit(push("late"), waited=11)
     with ThreadPoolExecutor(1) as threads:
         with locked(database_url):
-            other = threads.submit(committer.commit, push("m"))
+            other = threads.submit(patient.commit, push("m"))
             with pytest.raises(TimeoutError):
                 other.result(_PATIENCE_WHEN_DOWN + 0.3)
         assert other.result()
@@ -235,9 +233,9 @@ def test_groups_become_as_small_as_a_slow_database_needs(database_url: str, obse
         with ThreadPoolExecutor(20) as threads:
             with locked(database_url):
                 threads.submit(committer.commit, push(f"first{next(numbers)}"))
-                until(lambda: blocked(observer))
+                wait_for(lambda: blocked(observer))
                 all_of_them = [threads.submit(bring, n) for n in range(19)]
-                until(lambda: committer._queue.qsize() == 19)
+                wait_for(lambda: committer._queue.qsize() == 19)
             return sum(future.result() is not None for future in all_of_them)
 
     try:
@@ -247,16 +245,16 @@ def test_groups_become_as_small_as_a_slow_database_needs(database_url: str, obse
 
 
 def test_a_poisoned_request_in_a_group_fails_nobody(
-    committer: Committer, observer: psycopg.Connection[Any], database_url: str
+    patient: Committer, observer: psycopg.Connection[Any], database_url: str
 ) -> None:
     with ThreadPoolExecutor(12) as threads:
         with locked(database_url):
-            first = threads.submit(committer.commit, push("first"))
-            until(lambda: blocked(observer))
-            good = [threads.submit(committer.commit, push(f"good{n}")) for n in range(5)]
-            bad = threads.submit(committer.commit, push("bad", callback_data="a\0b"))
-            good += [threads.submit(committer.commit, push(f"good{n}")) for n in range(5, 10)]
-            until(lambda: committer._queue.qsize() == 11)
+            first = threads.submit(patient.commit, push("first"))
+            wait_for(lambda: blocked(observer))
+            good = [threads.submit(patient.commit, push(f"good{n}")) for n in range(5)]
+            bad = threads.submit(patient.commit, push("bad", callback_data="a\0b"))
+            good += [threads.submit(patient.commit, push(f"good{n}")) for n in range(5, 10)]
+            wait_for(lambda: patient._queue.qsize() == 11)
         assert {future.result().changed for future in [first, *good]} == {1}
         assert bad.result().counts()["quarantined"] == 1
     assert messages(observer) == {"first"} | {f"good{n}" for n in range(10)}
@@ -333,7 +331,7 @@ def test_a_frozen_server_is_said_in_time_and_is_used_again_when_it_goes_on(own_s
     def committed() -> bool:
         return outcome_of(committer, push(f"{name} after"))[0] is not None
 
-    until(committed, seconds=3 * DEADLINE)
+    wait_for(committed, seconds=3 * DEADLINE)
     with psycopg.connect(own_server.url("postgres")) as connection:
         assert f"{name} after" in messages(connection)
 
@@ -348,6 +346,6 @@ def test_a_connection_whose_other_end_has_gone_silent_is_replaced(own_server: Se
     send(signal.SIGSTOP, silent)
     try:
         refused_in_time(committer, push("silent"))
-        until(lambda: outcome_of(committer, push("silent after"))[0], seconds=3 * DEADLINE)
+        wait_for(lambda: outcome_of(committer, push("silent after"))[0], seconds=3 * DEADLINE)
     finally:
         send(signal.SIGCONT, silent)

@@ -19,11 +19,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.server import environment, execute, select, wait_for
+from tests.integration.server import LOCK_WAITS, environment, execute, select, wait_for
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 LAST_DAY = ("--from", "2026-03-29", "--to", "2026-03-30")
-WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = 'receiver'"
 _MANY = 100_000
 _MEGABYTES = {"csv": 75, "parquet": 280}
 """Taken are 52 and 200, most of it programs; with all these messages in memory it would be 96 and 360."""
@@ -137,7 +136,7 @@ def test_two_may_write_to_one_name(messages: str, tmp_path: Path) -> None:
         ThreadPoolExecutor(1) as pool,
         ExitStack() as running,
         psycopg.connect(messages) as connection,
-        psycopg.connect(messages, application_name="receiver") as again,
+        psycopg.connect(messages) as again,
     ):
         connection.execute(lock)
         exports = [
@@ -149,13 +148,13 @@ def test_two_may_write_to_one_name(messages: str, tmp_path: Path) -> None:
             )
             for _ in range(2)
         ]
-        wait_for(lambda: select(messages, WAITING) == [2])
+        wait_for(lambda: select(messages, LOCK_WAITS) == [2])
         # Next in line, so that both have counted and opened a file when they come to read.
         behind = pool.submit(again.execute, lock)
-        wait_for(lambda: select(messages, WAITING) == [3])
+        wait_for(lambda: select(messages, LOCK_WAITS) == [3])
         connection.rollback()
         behind.result()
-        wait_for(lambda: select(messages, WAITING) == [2])
+        wait_for(lambda: select(messages, LOCK_WAITS) == [2])
         assert len(list(tmp_path.glob("*.part"))) == 2
         again.rollback()
         assert [export.wait(20) for export in exports] == [0, 0]

@@ -37,7 +37,7 @@ def secretive(database_url: str) -> dict[str, str]:
 def logging_web(secretive: dict[str, str]) -> Iterator[Web]:
     """With the access log on, as some platforms have it."""
     flags = ("--access-logfile", "-")
-    with serving(*flags, **secretive, MAX_BODY_BYTES="50000", WEBHOOK_DEADLINE_SECONDS="0.5") as web:
+    with serving(*flags, **secretive, MAX_BODY_BYTES="50000", WEBHOOK_DEADLINE_SECONDS="2") as web:
         yield web
 
 

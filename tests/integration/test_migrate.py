@@ -10,16 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 import receiver
 from receiver import store
@@ -28,10 +25,10 @@ from receiver.migrate import migrate, pending
 from receiver.providers.infobip import Infobip
 from receiver.reports import Source
 from receiver.statements import SQL
+from tests.integration.server import wait_for
 
 FILES = sorted((SQL / "migrations").glob("*.sql"))
 VERSIONS = [file.stem for file in FILES]
-_numbers = count(1)
 
 SCHEMA = """
 select 'column', c.relname || '.' || a.attname,
@@ -67,16 +64,6 @@ ADVISORY = """
 select from pg_locks join pg_database on pg_database.oid = pg_locks.database
 where locktype = 'advisory' and datname = current_database()
 """
-
-
-@pytest.fixture
-def empty_url(database_server_url: str) -> Iterator[str]:
-    """A database with nothing in it."""
-    name = f"receiver_migrate_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(database_server_url, autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        yield make_conninfo(database_server_url, dbname=name)
-        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -123,12 +110,6 @@ def schema(url: str) -> set[Any]:
     return {row for row in rows(url, SCHEMA) if not re.match(r"migration|(payload|delivery_report)_\d", row[1])}
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-
-
 def finish(process: subprocess.Popen[str], status: int = 0) -> str:
     """What a process has said until it ended, with the status that it must have."""
     out, errors = process.communicate(timeout=30)
@@ -167,7 +148,7 @@ def test_one_killed_half_way_leaves_what_the_next_completes(
     add_migration(release, "create table half (id int); select pg_sleep(2); create table whole (id int)")
     process = start(release)
     sleeping = "select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
-    until(lambda: rows(empty_url, sleeping))
+    wait_for(lambda: rows(empty_url, sleeping))
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -260,7 +241,7 @@ def test_a_migration_never_makes_pushes_wait_behind_it_for_longer_than_a_second(
                 attempt,
             )
             # Between its attempts the way is free, for other releases too: no session holds the lock of migrations.
-            until(lambda: rows(empty_url, ADVISORY) == [], seconds=5)
+            wait_for(lambda: rows(empty_url, ADVISORY) == [], seconds=5)
             with psycopg.connect(empty_url) as pusher:
                 pusher.execute("set local statement_timeout = '2s'")
                 pusher.execute("lock table message_status in row exclusive mode")

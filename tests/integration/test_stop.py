@@ -13,13 +13,12 @@ import pytest
 import requests
 
 from receiver.sandbox import Sandbox
-from tests.integration.server import Process, count, group_lives, locked, running, select, serving, wait_for
+from tests.integration.server import LOCK_WAITS, Process, count, group_lives, locked, running, select, serving, wait_for
 
 HOOK = {"INFOBIP_WEBHOOK_SECRETS": "sesame-of-infobip"}
 PATH = "/webhooks/infobip/sesame-of-infobip"
 _ESTABLISHED = "01"
 """As /proc/net/tcp has it."""
-WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
 def push(n: int) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def test_requests_in_flight_are_answered_and_committed(database_url: str) -> Non
     with serving(DATABASE_URL=database_url, WEB_CONCURRENCY="2", **HOOK) as web, ThreadPoolExecutor(8) as pool:
         with locked(database_url, "message_status"):
             answers = [pool.submit(web.post, PATH, push(n)) for n in range(8)]
-            wait_for(lambda: in_flight(web.port) == 8 and select(database_url, WAITING)[0] >= 1)
+            wait_for(lambda: in_flight(web.port) == 8 and select(database_url, LOCK_WAITS)[0] >= 1)
             web.terminate()
             wait_for(lambda: "Handling signal: term" in web.output)
             assert web.is_alive()
@@ -61,7 +60,7 @@ def test_requests_that_cannot_be_committed_are_told_so_before_the_end(database_u
     with serving(**hasty, **HOOK) as web, ThreadPoolExecutor(2) as pool:
         with locked(database_url, "message_status"):
             answers = [pool.submit(web.post, PATH, push(n)) for n in range(2)]
-            wait_for(lambda: in_flight(web.port) == 2 and select(database_url, WAITING)[0] >= 1)
+            wait_for(lambda: in_flight(web.port) == 2 and select(database_url, LOCK_WAITS)[0] >= 1)
             web.terminate()
             assert ends_within(web, 10) == 0
         assert [answer.result().status_code for answer in answers] == [503, 503]

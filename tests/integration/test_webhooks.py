@@ -17,7 +17,18 @@ import requests
 from dev.postgres import Server
 from receiver.migrate import migrate
 from tests.integration.conftest import MAX_BODY_BYTES, NEXT_SECRET, OTHER_SECRET, SECRET, TOKEN
-from tests.integration.server import Web, count, execute, locked, sample, select, serving, statuses, wait_for
+from tests.integration.server import (
+    LOCK_WAITS,
+    Web,
+    count,
+    execute,
+    locked,
+    sample,
+    select,
+    serving,
+    statuses,
+    wait_for,
+)
 
 INFOBIP = f"/webhooks/infobip/{SECRET}"
 MESSAGING_PLUS = f"/webhooks/messaging-plus/{OTHER_SECRET}"
@@ -463,9 +474,8 @@ def test_while_a_table_is_locked_the_answer_is_503_and_at_once_200_afterwards(ha
 def test_a_lock_that_goes_away_in_time_costs_nothing(hasty: Web, own_url: str) -> None:
     with locked(own_url, "message_status") as lock, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(hasty.post, INFOBIP, push(entry("late")))
-        waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and state = 'active'"
-        while select(own_url, waits) == [0]:
-            assert not answer.done()
+        wait_for(lambda: select(own_url, LOCK_WAITS) == [1] or answer.done())
+        assert not answer.done()
         lock.rollback()
         assert answer.result().status_code == 200
 
@@ -496,7 +506,7 @@ def test_a_restart_of_the_database_between_two_requests_goes_unnoticed(hasty: We
     assert hasty.get("/messages/infobip/two", headers=token).status_code == 200
 
 
-def test_a_frozen_backend_is_given_up_in_time(hasty: Web, own_url: str) -> None:
+def test_a_push_that_was_refused_is_recorded_once_when_it_comes_again(hasty: Web, own_url: str) -> None:
     """What the database commits after all comes out as a duplicate when the provider sends it again."""
     execute(own_url, "delete from payload")
     body = push(entry("frozen"))

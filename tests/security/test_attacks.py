@@ -137,11 +137,18 @@ def test_ten_megabytes_of_secret_are_refused_wherever_they_stand(exposed: Web, d
     assert_nothing_stored(database_url)
 
 
-def test_wrong_secrets_take_the_same_time_whatever_they_resemble(exposed: Web) -> None:
-    """Medians of interleaved samples over one connection; the bound is far above noise and far below 10 ms."""
+def test_wrong_secrets_take_the_same_time_whatever_they_resemble(database_url: str) -> None:
+    """Medians of interleaved samples over one connection, where nobody is held back; the bound is far above noise."""
     candidates = ["x" * len(SECRET), SECRET[:-1] + "x", "x" + SECRET[1:], "x", "x" * 500, NEXT_SECRET[:-1] + "x"]
     taken: dict[str, list[float]] = {candidate: [] for candidate in candidates}
-    with connect(exposed) as client:
+    secrets = f"{SECRET},{NEXT_SECRET}"
+    hasty = serving(
+        *("--config", "tests/security/hasty.py"),
+        DATABASE_URL=database_url,
+        INFOBIP_WEBHOOK_SECRETS=secrets,
+        TRUSTED_PROXY_HOPS="1",
+    )
+    with hasty as web, connect(web) as client:
         for _ in range(60):
             for candidate in candidates:
                 raw = request(f"/webhooks/infobip/{candidate}", PUSH).replace(b"Connection: close\r\n", b"")
@@ -511,7 +518,7 @@ def test_one_network_of_ipv6_is_one_source(exposed: Web) -> None:
 # --- slow senders
 
 
-def quickest(web: Web) -> float:
+def slowest_push(web: Web) -> float:
     """Seconds that a push takes now, at most, of a few."""
     times = []
     for _ in range(5):
@@ -544,7 +551,7 @@ def test_slow_senders_hold_nobody_up(exposed: Web) -> None:
             for name in ("half a line", "a head without end", "the beginning of a body", "chunks without end"):
                 for client in clients[name]:
                     client.send(b"a")
-            assert quickest(exposed) < 2
+            assert slowest_push(exposed) < 2
         # The first have had their ten seconds; whoever still sends is told.
         for name in ("half a line", "a head without end", "the beginning of a body"):
             assert_safe(first_answer(clients[name][0]), 408)
@@ -563,7 +570,7 @@ def test_more_connections_than_we_can_have_push_out_the_silent_ones(database_url
                 clients.append(connect(web))
                 if n % 2:
                     clients[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: receiver\r\n\r\n")
-            assert quickest(web) < 3
+            assert slowest_push(web) < 3
             assert clients[0].recv(1) == b""
             clients[-2].sendall(request(PATH, PUSH))
             assert first_answer(clients[-2]).status == 200

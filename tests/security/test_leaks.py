@@ -31,6 +31,7 @@ from receiver.packing import opened
 from receiver.providers import PROVIDERS
 from receiver.providers.infobip import Infobip
 from receiver.sandbox import Sandbox, SandboxConfig
+from receiver.web import access_log
 from tests.integration.server import ROOT, Web, execute, finished, locked, running, serving, wait_for
 
 SECRETS = {
@@ -470,11 +471,12 @@ def test_secrets_that_nobody_told_us_are_known_by_their_place(text: str, clean: 
     ],
 )
 def test_a_path_shows_routes_only(path: str, shown: str) -> None:
-    assert logs.shown_path(path) == shown
+    assert access_log.shown_path(path) == shown
 
 
 def test_gunicorn_does_not_say_the_address_of_what_it_could_not_handle(capsys: pytest.CaptureFixture[str]) -> None:
-    logger = logs.GunicornLogger(Config())
+    logs.configure()
+    logger = access_log.GunicornLogger(Config())
     logger.exception("Error handling request %s %s", "POST", f"/{WRONG}/{NUMBERS[0]}")
     logger.exception("Error handling request %s", f"/webhooks%2Finfobip%2F{WRONG}")
     assert [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()] == [
