@@ -172,7 +172,7 @@ class Server:
             lock.seek(0)
             owner = lock.read()
             lock.close()
-            raise PostgresError(f"process {owner} runs a server in {self.home} already: stop it first") from None
+            raise PostgresError(f"process {owner} (another make run?) uses {self.home}: stop it first") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

@@ -126,12 +126,13 @@ def _run(stack: ExitStack) -> None:
     embedded = None if environment.get("DATABASE_URL") else Server(Path(".data/postgres"))
     sandbox_port = _free_port() if embedded and not providers_set else None
     _refuse_used(port, "127.0.0.1" if sandbox_port else "0.0.0.0")  # noqa: S104 - as gunicorn.conf.py
+    database = "receiver" if sandbox_port else "receiver_own"  # made-up messages never mix with true ones
     if embedded:
         stack.enter_context(embedded)
-        environment["DATABASE_URL"] = embedded.create_database("receiver")
+        environment["DATABASE_URL"] = embedded.create_database(database)
     if sandbox_port:
         base = f"http://127.0.0.1:{sandbox_port}"
-        environment |= SANDBOX_ENVIRONMENT | {"INFOBIP_BASE_URL": base, "MESSAGING_PLUS_BASE_URL": base}
+        environment = {**SANDBOX_ENVIRONMENT, "INFOBIP_BASE_URL": base, "MESSAGING_PLUS_BASE_URL": base, **environment}
         environment["GUNICORN_CMD_ARGS"] = f"--bind=127.0.0.1:{port}"
 
     commands = dict(line.split(":", 1) for line in Path("Procfile").read_text().splitlines() if line.strip())
@@ -153,7 +154,8 @@ def _run(stack: ExitStack) -> None:
         _await_port(sandbox_port, children)
     for name, command in commands.items():
         start(name, command)
-    _welcome(port, embedded, sandbox=sandbox_port is not None)
+    psql = embedded.psql_command(database) if embedded else 'psql "$DATABASE_URL"'
+    _welcome(port, psql, sandbox=sandbox_port is not None)
     if embedded:
         narrator = Narrator(environment["DATABASE_URL"], lambda line: say("database", line))
         stack.callback(narrator.stop)
@@ -164,12 +166,8 @@ def _run(stack: ExitStack) -> None:
     sys.exit(f"make run: Postgres has died, its last words are in {embedded.log}")
 
 
-def _welcome(port: int, embedded: Server | None, *, sandbox: bool) -> None:
-    lines = [f"receiver is at http://127.0.0.1:{port} (Ctrl-C stops everything)"]
-    if embedded:
-        lines.append(f"open the database:  {embedded.psql_command('receiver')}")
-    else:
-        lines.append('open the database:  psql "$DATABASE_URL"')
+def _welcome(port: int, psql: str, *, sandbox: bool) -> None:
+    lines = [f"receiver is at http://127.0.0.1:{port} (Ctrl-C stops everything)", f"open the database:  {psql}"]
     if sandbox:
         url = f"http://127.0.0.1:{port}/webhooks/infobip/{WEBHOOK_SECRET}"
         lines.append(f"send it a report:   curl {url} -H 'Content-Type: application/json' -d '{SAMPLE}'")
@@ -178,8 +176,8 @@ def _welcome(port: int, embedded: Server | None, *, sandbox: bool) -> None:
         )
     else:
         lines.append(f"is it ready:        curl http://127.0.0.1:{port}/readyz")
-        lines.append("providers:          those of your variables, no sandbox: it runs on the embedded database only,")
-        lines.append(f"                    and only while no {'* and '.join(PREFIXES)}* variable is set")
+        lines.append("providers:          those of your variables; simulated ones need the embedded database, and no")
+        lines.append(f"                    {'* or '.join(PREFIXES)}* variable")
     for line in ("", *lines, ""):
         say("make run", line)
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from receiver import export, logs, overview, privacy, rebuild, settings, store
 from receiver.database import Connection, connect
 from receiver.errors import ReceiverError, SettingsError, WrongUse
+from receiver.memory import give_back_large_blocks
 from receiver.migrate import migrate, pending
 from receiver.reconciler import Reconciler
 from receiver.replay import replay
@@ -142,6 +143,7 @@ def _migrate(configuration: settings.Settings, _: argparse.Namespace) -> int:
 
 def _reconcile(configuration: settings.Settings, options: argparse.Namespace) -> int:
     settings.announce(configuration)
+    give_back_large_blocks()
     reconciler = Reconciler(configuration)
     interval = configuration.reconcile_interval.total_seconds()
     outcomes: list[bool] = []

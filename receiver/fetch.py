@@ -21,11 +21,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from receiver.providers.base import Provider, Pull
 
 _CONNECT_SECONDS = 5
+"""A retransmission or two; whoever takes longer is away."""
 _SILENCE_SECONDS = 30
 """Longest silence of a provider; it may take a while to collect a page."""
 TOTAL_SECONDS = 60
 """For the whole answer, and once more for its headers when they come byte by byte."""
 _MAX_BYTES = 64 * 1024 * 1024
+"""Of an answer; nothing limits a batch of Messaging Plus. What is larger is cut off, and its outcome says so."""
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_REST = 3600.0
 """Seconds: a provider keeps reports for 48 hours, so no answer may stop us for much longer than one."""

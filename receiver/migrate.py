@@ -20,7 +20,7 @@ import structlog
 from receiver import store
 from receiver.database import Connection, connect, transaction
 from receiver.errors import ReceiverError
-from receiver.patience import patiently
+from receiver.locks import retry_while_locked
 from receiver.statements import QUERIES, SQL
 
 log = structlog.get_logger(__name__)
@@ -36,11 +36,13 @@ def migrate(database_url: str) -> list[str]:
     """
     with connect(database_url) as connection:
         applied = [
-            file.stem for file in _files() if patiently(partial(_apply, connection, file), doing=f"migrate {file.stem}")
+            file.stem
+            for file in _files()
+            if retry_while_locked(partial(_apply, connection, file), doing=f"migrate {file.stem}")
         ]
-        patiently(partial(_seed, connection), doing="seed")
-        patiently(partial(_grant, connection), doing="grant")
-        patiently(partial(store.execute, connection, "make_partitions"), doing="make_partitions")
+        retry_while_locked(partial(_seed, connection), doing="seed")
+        retry_while_locked(partial(_grant, connection), doing="grant")
+        retry_while_locked(partial(store.execute, connection, "make_partitions"), doing="make_partitions")
     return applied
 
 

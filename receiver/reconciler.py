@@ -16,7 +16,6 @@ import structlog
 from receiver import replay, store
 from receiver.database import Connection, connect
 from receiver.exchange import LEASE
-from receiver.memory import give_back_large_blocks
 from receiver.providers.base import Provider
 from receiver.puller import Puller
 from receiver.settings import Settings
@@ -35,7 +34,6 @@ class Reconciler:
     """Pulls until ``stop`` is set, each store in a thread of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        give_back_large_blocks()
         self._settings = settings
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.stop = threading.Event()

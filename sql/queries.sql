@@ -425,6 +425,12 @@ delete from message_check where (provider, endpoint, message_id) in (
 -- prune_ranges: the same for stretches of a log
 delete from log_range where id in (select id from log_range where sent_until < now() - %(retention)s limit %(limit)s);
 
+-- known_destination: whether anything was sent to it, or it was forgotten before
+select exists (select from message_status where destination = %(destination)s)
+    or exists (select from delivery_report where destination = %(destination)s)
+    or exists (select from sent_batch where %(destination)s = any (destinations))
+    or exists (select from erasure where destination_hash = keyed_hash(%(destination)s)) as is_known;
+
 -- begin_erasure: the tombstone
 select id, alias from begin_erasure(%(destination)s);
 

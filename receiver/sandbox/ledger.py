@@ -15,7 +15,7 @@ from receiver.sandbox.life import Message, Report
 Key = tuple[str, str, str]
 """(provider, message_id, destination)"""
 
-# Contract §6, rule 3.
+# What decides between two states of one time, as fold_reports() in sql/migrations/0002_record.sql has it.
 _PREFERENCE = ("pending", "sent", "rejected", "expired", "undeliverable", "delivered")
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -220,7 +220,7 @@ def _arrived(seen: Seen) -> bool:
 
 
 def _rank(seen: Seen) -> tuple[bool, bool, datetime, int]:
-    """Contract §6: a re-used id never wins, then final, then later, then the better verdict."""
+    """The ranking rule: a re-used id never wins, then final, then later, then the better verdict."""
     return (not seen.of_reused_id, seen.is_final, seen.done_at or _NEVER, _PREFERENCE.index(seen.status))
 
 

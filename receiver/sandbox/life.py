@@ -1,7 +1,7 @@
 """What can become of a message: the scripted lives, and the codes that the providers tell them with.
 
-The verdicts stand here in our words, written down by hand from contract §6 and the providers' tables; the readers in
-``receiver.providers`` are not asked, so that the sandbox can be a witness against them.
+The verdicts stand here in our words, written down by hand from the ranking rule and the providers' tables; the readers
+in ``receiver.providers`` are not asked, so that the sandbox can be a witness against them.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Message:
     message_id: str
     batch_id: str
     destination: str
-    """As contract §5 wants it: digits without ``+``, or the opaque id."""
+    """As the column ``destination`` has it: digits without ``+``, or the opaque id."""
     channel: str
     """Whose store its reports wait in."""
     version: int

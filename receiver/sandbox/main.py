@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Event
 from types import FrameType
 from urllib.parse import urlsplit
 
+import structlog
 from environs import Env
 
+from receiver import logs
 from receiver.providers import variables
 from receiver.sandbox.config import SandboxConfig
 from receiver.sandbox.sandbox import Sandbox
 from receiver.sandbox.traffic import Traffic
 
-_log = logging.getLogger("receiver.sandbox")
+log = structlog.get_logger(__name__)
 
 _SECRETS = {
     "infobip_webhook_secret": "INFOBIP_WEBHOOK_SECRETS",
@@ -34,7 +34,8 @@ _SECRETS = {
 def main(argv: list[str]) -> int:
     """Run until SIGTERM or SIGINT; gives the exit status (argparse itself exits with 2 for wrong use)."""
     arguments = _parser().parse_args(argv)
-    _log_to_stdout()
+    config = _config(arguments)
+    logs.configure(getattr(config, name) for name in _SECRETS)
     stopping = Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -42,8 +43,8 @@ def main(argv: list[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    sandbox = Sandbox(_config(arguments)).start(arguments.port)
-    _log.info("event=sandbox_started url=%s target=%s rate=%g", sandbox.url, arguments.target, arguments.rate)
+    sandbox = Sandbox(config).start(arguments.port)
+    log.info("sandbox_started", url=sandbox.url, target=arguments.target, rate=arguments.rate)
     traffic = Traffic(sandbox, arguments.rate) if arguments.rate > 0 else None
     if traffic:
         traffic.start()
@@ -51,8 +52,7 @@ def main(argv: list[str]) -> int:
     if traffic:
         traffic.stop()
     sandbox.stop()
-    counts = sandbox.ledger.summary()
-    _log.info("event=sandbox_stopped %s", " ".join(f"{name}={count}" for name, count in counts.items()))
+    log.info("sandbox_stopped", **sandbox.ledger.summary())
     return 0
 
 
@@ -61,10 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="receiver sandbox",
         description="Simulated Infobip and Messaging Plus. Secrets are those of the service, from its variables: "
         f"{', '.join(_SECRETS.values())}; of a list the first.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1")
+    add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=_number(int, 65_535), default=8001, help="0: any free one")
     add("--target", type=_address, default="http://127.0.0.1:8000", help="base URL of the receiver that is pushed to")
     add("--rate", type=_number(float, 1_000_000), default=0.0, help="messages a second, as a demonstration")
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         help="0.001 turns a minute into 60 ms",
     )
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of all that is random")
     return parser
 
 
@@ -105,11 +106,3 @@ def _config(arguments: argparse.Namespace) -> SandboxConfig:
         if found := variables.words(env, variable):
             settings[name] = found[0]
     return SandboxConfig(**settings)
-
-
-def _log_to_stdout() -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"))
-    _log.addHandler(handler)
-    _log.setLevel(logging.INFO)
-    _log.propagate = False

@@ -110,7 +110,7 @@ def _detail(simulation: Simulation, pull: Pull, message: Message) -> dict[str, A
     if report is None:
         seen = Seen("pending", False, None, False, "log", None)
     else:
-        # Without a code a failure counts as final (contract §6), whatever the centre still tries.
+        # Without a code a failure counts as final, whatever the centre still tries.
         seen = Seen(report.step.verdict, report.step.is_final or not told, None, False, "log", report.number)
     simulation.ledger.told(pull, message, seen)
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from receiver.sandbox.life import Message, Report
 from receiver.sandbox.scheduler import Scheduler
 from receiver.sandbox.shapes import pushed, xml
 from receiver.sandbox.store import OneTimeStore
-
-_log = logging.getLogger("receiver.sandbox")
 
 RETRIES = 20
 """Infobip's; the last one comes 41.5 hours after the first attempt."""
@@ -203,12 +200,9 @@ class Pusher:
                 timeout=self._config.push_timeout,
                 allow_redirects=False,
             )
-        except requests.RequestException as error:
-            _log.debug("event=push_failed provider=%s error=%s", request.provider, type(error).__name__)
+        except requests.RequestException:
             return 0
-        status, count = response.status_code, len(request.reports)
-        _log.debug("event=pushed provider=%s reports=%d status=%d", request.provider, count, status)
-        return status
+        return response.status_code
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)

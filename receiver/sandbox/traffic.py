@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections import deque
@@ -10,10 +9,11 @@ from threading import Event, Thread
 from typing import Any
 
 import requests
+import structlog
 
 from receiver.sandbox.sandbox import Answer, Sandbox
 
-_log = logging.getLogger("receiver.sandbox")
+log = structlog.get_logger(__name__)
 
 _TICK = 0.2
 """Seconds between two rounds of sending."""
@@ -64,13 +64,12 @@ class Traffic:
             provider, answer = self._unforwarded[0]
             try:
                 status = self._sandbox.forward(provider, answer)
-            except requests.RequestException as error:
-                _log.debug("event=forward_failed provider=%s error=%s", provider, type(error).__name__)
+            except requests.RequestException:
                 return
             if status >= 500:
                 return
             if status >= 400:
-                _log.warning("event=forward_refused provider=%s status=%d", provider, status)
+                log.warning("forward_refused", provider=provider, status=status)
             self._unforwarded.popleft()
 
     def _sms_v2(self, count: int) -> None:

@@ -19,7 +19,7 @@ def create_app(configuration: settings.Settings | None = None) -> Flask:
     ``receiver.web.worker.Worker``: what ``environ.py`` names and the socket of gunicorn must be in each request.
     """
     configuration = configuration or settings.load()
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     cast(DefaultJSONProvider, app.json).sort_keys = False
     service = app.extensions["receiver"] = Service(configuration)
     app.url_map.merge_slashes = False  # a redirect would lose the body, and a secret may hold two slashes

@@ -14,9 +14,10 @@ _LONGEST_WAIT = 0.8
 
 
 class Line:
-    """First come, first served; but while the line is too long the last is served first.
+    """First come, first served; but while the line is too long the last is served first (adaptive LIFO).
 
-    Those in front are then left to wait until it is too late, and are called up to be told so.
+    Those in front are then left to wait until it is too late, and are called up to be told so. Source: B. Maurer,
+    "Fail at Scale", ACM Queue 13(8), 2015.
     """
 
     def __init__(self, places: int, deadline: float) -> None:

@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 
 PROBLEM = "application/problem+json"
 RETRY_AFTER_SECONDS = "5"
+"""A restart of the database takes about as long. Infobip documents a minute before it sends again, whatever is said."""
 
 
 def described(status: int, detail: str) -> bytes:

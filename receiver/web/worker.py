@@ -278,7 +278,8 @@ class Worker(GeventWorker):
                 gevent.sleep(self._next_stranger - now)
 
     def _log_uncaught(self, _context: Any, _kind: Any, error: BaseException, _trace: Any) -> None:
-        self.log.critical("uncaught", exc_info=error)
+        if not isinstance(error, SystemExit):  # a second signal, while the first has Python wait for its threads
+            self.log.critical("uncaught", exc_info=error)
 
 
 def keep_signals_over_forks() -> None:

@@ -41,7 +41,7 @@ comment on column payload.id is 'Ours.';
 comment on column payload.received_at is 'When we had the whole body.';
 comment on column payload.provider is 'infobip or messaging_plus.';
 comment on column payload.source is 'How it came: push (webhook), pull (one-time report or batch), log (repeatable log), sent (a send answer that the application forwarded).';
-comment on column payload.kind is 'What it holds: delivery_report, batch, sent, seen, click, inbound, unknown, … or unreadable. NULL: stored, not read yet.';
+comment on column payload.kind is 'What it holds: delivery_report, sent, seen, click, inbound, oneapi, codes, error, unknown or unreadable. NULL: stored, not read yet.';
 comment on column payload.channel is 'The channel of the endpoint it was pulled from, NULL for a push.';
 comment on column payload.content_type is 'The Content-Type header it came with.';
 comment on column payload.body is 'The bytes. Trap: text in here may hold what Postgres text refuses.';
@@ -135,7 +135,7 @@ comment on column delivery_report.sender is 'Sender id.';
 comment on column delivery_report.callback_data is 'What the sending application attached. Trap: shared by all destinations of a message entry; logs never carry it.';
 comment on column delivery_report.digest is 'Hash of the content: two reports are the same report when it is equal.';
 
--- The order of the columns is that of fold_reports() below.
+-- The order of the columns is that of fold_reports() in 0002_record.sql.
 create table message_status (
   provider text not null,
   channel text,

@@ -109,5 +109,5 @@ def _better(reports: list[Any], row: Any) -> Iterator[tuple[str, bool]]:
 
 
 def _rank(is_final: bool, done_at: datetime | None, status: str) -> tuple[bool, datetime, int]:
-    """Contract §6, rules 1 to 3."""
+    """The ranking rule: final, then later, then the better verdict."""
     return is_final, done_at or _NEVER, _ORDER.index(status)

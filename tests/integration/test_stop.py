@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import pytest
 import requests
 
 from receiver.sandbox import Sandbox
+from tests.faults.platform import children, signal_process
 from tests.integration.server import LOCK_WAITS, Process, count, group_lives, locked, running, select, serving, wait_for
 
 HOOK = {"INFOBIP_WEBHOOK_SECRETS": "sesame-of-infobip"}
@@ -91,6 +94,18 @@ def test_hundreds_of_connections_without_a_request_do_not_hold_the_end(database_
         for client in clients:
             while client.recv(65_536):
                 pass
+
+
+def test_ctrl_c_ends_all_without_a_word_of_failure(database_url: str) -> None:
+    """A terminal sends it to the whole group, and the master tells its workers once more while they end."""
+    with serving(DATABASE_URL=database_url, **HOOK) as web:
+        assert web.post(PATH, push(1)).status_code == 200
+        [worker] = children(web.pid)
+        os.killpg(web.pid, signal.SIGINT)
+        while signal_process(worker, signal.SIGINT):
+            time.sleep(0.01)
+        assert ends_within(web, 5) == 0
+        assert "uncaught" not in web.output
 
 
 def test_a_worker_ends_that_is_told_so_before_it_listens(database_url: str) -> None:

@@ -477,6 +477,23 @@ def test_what_stands_everywhere_cannot_be_forgotten(connection: Connection, shor
     assert count_erasures(connection) == 0
 
 
+@pytest.mark.parametrize("word", ["messageId", "delivered", "ana@example.org", "customer 12345"])
+def test_a_word_that_is_no_destination_cannot_be_forgotten(connection: Connection, word: str) -> None:
+    """It would be replaced in every body and every report from then on."""
+    push(connection, entry())
+    with pytest.raises(ReceiverError, match="nothing was sent to this destination"):
+        forget(connection, word)
+    assert count_erasures(connection) == 0
+
+
+def test_an_opaque_destination_is_known_by_its_batch_and_by_its_tombstone(connection: Connection) -> None:
+    connection.execute("insert into sent_batch (batch_id, destinations) values ('b', '{customer-1}')")
+    for _ in range(2):  # the second completes what was interrupted
+        forget(connection, "customer-1")
+    assert count_erasures(connection) == 2
+    assert connection.execute("select 1 from sent_batch where 'customer-1' = any (destinations)").fetchall() == []
+
+
 @pytest.mark.parametrize("national", ["0793026731", "079 302 67 31", "+0793026731", "000793026731"])
 def test_a_number_without_its_country_cannot_be_forgotten(connection: Connection, national: str) -> None:
     with pytest.raises(ReceiverError, match="country code"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -410,10 +411,18 @@ def test_the_service_may_not(login: Login, statement: str) -> None:
 # --- queries
 
 
+_EXECUTES = re.compile(r"(?<!\bstore)\.(execute|executemany|copy|stream)$")
+_SQL = re.compile(r"f?['\"]\W*(select|insert|update|delete|copy|set|lock|create|drop|alter|with|call) ")
+
+
 def test_every_statement_is_a_constant_and_takes_its_values_as_parameters() -> None:
-    """A statement is a literal, one of ``sql/queries.sql`` or a migration; never put together."""
+    """A statement is a literal, one of ``sql/queries.sql`` or a migration; only one COPY is put together, of such."""
     allowed = (ast.Constant, ast.Subscript, ast.Name)
+    put_together = []
     for file in sorted((ROOT / "receiver").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("connection.execute"):
-                assert isinstance(node.args[0], allowed), f"{file.name}:{node.lineno}"
+            if isinstance(node, ast.Call) and _EXECUTES.search(ast.unparse(node.func)):
+                assert not node.args or isinstance(node.args[0], allowed), f"{file.name}:{node.lineno}"
+            if isinstance(node, (ast.JoinedStr, ast.BinOp)) and _SQL.match(ast.unparse(node)):
+                put_together.append(ast.unparse(node))
+    assert put_together == ["f\"copy ({QUERIES['export']}) to stdout (format csv, header)\""]

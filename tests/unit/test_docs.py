@@ -16,7 +16,7 @@ import pytest
 from receiver import settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "sql/README.md"])
 TRAPS = [str(number) for number in range(1, 42)]
 VARIABLES = "variables"
 """Heading of the README's table."""
@@ -71,6 +71,15 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert linked.exists(), f"{page.name}: {target}"
         if anchor:
             assert anchor in anchors(linked), f"{page.name}: {target}"
+
+
+def test_every_event_of_the_log_is_in_the_table() -> None:
+    table = section(ROOT / "docs/operations.md", "Logs")
+    documented = {name for cells in rows(table) for name in re.findall(r"`(\w+)`", cells[0])}
+    code = "".join(file.read_text() for file in (ROOT / "receiver").rglob("*.py") if "sandbox" not in file.parts)
+    logged = set(re.findall(r"\blog\.(?:info|warning|error|exception|critical)\(\s*\"(\w+)\"", code))
+    assert len(logged) > 20
+    assert logged <= documented
 
 
 def anchors(page: Path) -> set[str]:

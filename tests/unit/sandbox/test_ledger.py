@@ -1,4 +1,4 @@
-"""What must be in the table, by the words of contract §6."""
+"""What must be in the table, by the ranking rule."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -33,7 +34,7 @@ def running(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Pope
     try:
         assert process.stdout
         started = process.stdout.readline()
-        yield process, started.partition("url=")[2].split()[0]
+        yield process, json.loads(started)["url"]
     finally:
         process.kill()
         process.communicate()
@@ -67,7 +68,7 @@ def test_it_stops_within_two_seconds_although_nobody_listens(number: signal.Sign
         process.send_signal(number)
         assert process.wait(timeout=2) == 0
         assert process.stdout
-        assert "event=sandbox_stopped" in process.stdout.read()
+        assert json.loads(process.stdout.readlines()[-1])["event"] == "sandbox_stopped"
 
 
 @pytest.mark.parametrize("arguments", [["--drop", "2"], ["--drop", "many"], ["--what"]])

@@ -12,14 +12,15 @@ from psycopg.errors import LockNotAvailable
 log = structlog.get_logger(__name__)
 
 _ATTEMPTS = 60
+"""Each waits for a lock for a second: a minute and a half with the pauses, then somebody has to look."""
 _PAUSE = 0.5
 """Seconds in which others have their turn."""
 
 T = TypeVar("T")
 
 
-def patiently(work: Callable[[], T], *, doing: str) -> T:
-    """Do it again while a lock is not to be had, for half a minute and more. Raises what ``work`` raises."""
+def retry_while_locked(work: Callable[[], T], *, doing: str) -> T:
+    """Do it again while a lock is not to be had, for a minute and a half. Raises what ``work`` raises."""
     for attempt in range(1, _ATTEMPTS):
         try:
             return work()
