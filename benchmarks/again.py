@@ -11,6 +11,7 @@ from benchmarks import bare, commands, load, service
 from benchmarks.figures import Figure, Plan, Table, interleaved
 from benchmarks.formats import JSON_V1
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.database import connect
 from receiver.rebuild import BEFORE_ALL, MESSAGES_AT_ONCE
 from receiver.reports import Reading, Source
@@ -83,7 +84,7 @@ def _store_unreadable(url: str) -> None:
     """Bodies that no reader could read until now."""
     template = JSON_V1.of(_SIZE)
     arrivals = [
-        store.Arrival("infobip", Source.PUSH, body, Reading("unreadable", [], []), "application/json", error="broken")
+        Arrival("infobip", Source.PUSH, body, Reading("unreadable", [], []), "application/json", error="broken")
         for body in load.fresh(template, _MESSAGES // _SIZE)
     ]
     with connect(url) as connection:

@@ -27,6 +27,7 @@ from benchmarks import data
 from benchmarks.figures import RESULTS
 from dev.postgres import Server
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.database import Connection, connect
 from receiver.reports import DeliveryReport, Reading, Source, Status
 
@@ -224,9 +225,9 @@ def _written(connection: Connection) -> int:
     return int(place)
 
 
-def _arrival(messages: Iterable[Sent], now: datetime) -> store.Arrival:
+def _arrival(messages: Iterable[Sent], now: datetime) -> Arrival:
     reports = [_report(item, message, now) for item, message in enumerate(messages)]
-    return store.Arrival("infobip", Source.PUSH, b"x" * 45_000, Reading("delivery_report", reports, []))
+    return Arrival("infobip", Source.PUSH, b"x" * 45_000, Reading("delivery_report", reports, []))
 
 
 def _report(item: int, message: Sent, now: datetime) -> DeliveryReport:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from benchmarks import bodies, load
 from benchmarks.processes import together
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.database import Connection, connect
 
 
@@ -31,7 +32,7 @@ class _Listener:
         raise InterruptedError
 
 
-def statement(arrivals: Sequence[store.Arrival]) -> Statement:
+def statement(arrivals: Sequence[Arrival]) -> Statement:
     """What ``store.record`` would execute for a group of arrivals."""
     listener = _Listener()
     with suppress(InterruptedError):

@@ -15,7 +15,7 @@ import psycopg
 from benchmarks import bare, bodies, commands, service
 from benchmarks.figures import Figure, Plan, Table, interleaved
 from benchmarks.processes import elsewhere
-from receiver import store
+from receiver import arrivals, store
 from receiver.database import connect
 from receiver.providers.messaging_plus import MessagingPlus
 from receiver.puller import BATCHES_AT_ONCE
@@ -51,7 +51,7 @@ def run(plan: Plan) -> list[Table]:
             return rate
 
         answers = [_answer(number) for number in range(BATCHES_AT_ONCE)]
-        executed = bare.statement([store.read(MessagingPlus(), Source.PULL, answer) for answer in answers])
+        executed = bare.statement([arrivals.read(MessagingPlus(), Source.PULL, answer) for answer in answers])
         variants = {
             _SANDBOX: sandbox,
             _DATABASE: lambda: _record_alone(database.url, executed, plan.seconds),
@@ -93,7 +93,7 @@ def _send(providers: commands.Providers, how_many: int) -> list[bytes]:
 def _make_known(url: str, answers: Sequence[bytes]) -> None:
     """As if the sending application had forwarded the answers."""
     with connect(url) as connection:
-        arrivals = [store.read(MessagingPlus(), Source.SENT, answer) for answer in answers]
+        arrivals = [arrivals.read(MessagingPlus(), Source.SENT, answer) for answer in answers]
         store.record(connection, arrivals)
 
 

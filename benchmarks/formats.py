@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from benchmarks import bodies, service
-from receiver import store
+from receiver import arrivals
+from receiver.arrivals import Arrival
 from receiver.providers.base import Provider
 from receiver.providers.infobip import Infobip
 from receiver.providers.messaging_plus import MessagingPlus
@@ -27,9 +28,9 @@ class Body(NamedTuple):
         """A body of ``size`` reports; that of another number has other messages."""
         return self.make(self.entry(number * size + n) for n in range(size))
 
-    def arrival(self, size: int, number: int) -> store.Arrival:
+    def arrival(self, size: int, number: int) -> Arrival:
         """The same as the service reads it."""
-        return store.read(self.provider, Source.PUSH, self.of(size, number), self.content_type)
+        return arrivals.read(self.provider, Source.PUSH, self.of(size, number), self.content_type)
 
 
 JSON_V1 = Body("Infobip v1 JSON", service.INFOBIP, "application/json", Infobip(), bodies.as_json, bodies.v1)

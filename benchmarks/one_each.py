@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.database import Reused
 from receiver.errors import NotCommitted
 from receiver.web import create_app
@@ -22,7 +23,7 @@ class OneEach:
         for _ in range(_CONNECTIONS):
             self._free.put(Reused(database_url, deadline))
 
-    def commit(self, arrival: store.Arrival, waited: float = 0) -> store.Recorded:
+    def commit(self, arrival: Arrival, waited: float = 0) -> store.Recorded:
         """Give back once the arrival is durable. Raises ``NotCommitted`` when no connection is free in time."""
         try:
             reused = self._free.get(timeout=self._deadline)

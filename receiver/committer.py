@@ -13,6 +13,7 @@ import psycopg
 import structlog
 
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.database import Reused
 from receiver.errors import NotCommitted
 
@@ -30,7 +31,7 @@ nothing holds nobody for long, and one that is back at work commits within them.
 
 @dataclass(slots=True)
 class _Waiting:
-    arrival: store.Arrival
+    arrival: Arrival
     deadline: float
     done: threading.Event = field(default_factory=threading.Event)
     outcome: store.Recorded | Exception | None = None
@@ -51,7 +52,7 @@ class Committer:
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def commit(self, arrival: store.Arrival, waited: float = 0) -> store.Recorded:
+    def commit(self, arrival: Arrival, waited: float = 0) -> store.Recorded:
         """Give back once the arrival is durable. Raises ``NotCommitted`` when that fails or the deadline is over.
 
         ``waited``: seconds of the deadline that are gone.

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import psycopg
 import structlog
 
-from receiver import fetch, store
+from receiver import arrivals, fetch, store
+from receiver.arrivals import Arrival
 from receiver.database import Connection, connect
 from receiver.errors import ReceiverError
 from receiver.packing import readable
@@ -73,7 +74,7 @@ class Came(NamedTuple):
     """An answer that is stored and read, and not recorded yet."""
 
     kept: Kept
-    arrival: store.Arrival | None
+    arrival: Arrival | None
     """None: there was no answer to read."""
 
     @property
@@ -93,7 +94,7 @@ class Asked(NamedTuple):
 
     pull: Pull
     answer: fetch.Answer
-    arrival: store.Arrival | None
+    arrival: Arrival | None
     """None: there was no answer that could be read."""
     is_full: bool
     """Whether there may be more behind the page that came."""
@@ -211,10 +212,10 @@ class Exchange:
             with suppress(*_MAY_PASS), connect(self._database_url, self._connection.patience) as connection:
                 return store.with_bodies(connection, "answer_pulls", parameters)
 
-    def _read(self, kept: Kept) -> store.Arrival | None:
+    def _read(self, kept: Kept) -> Arrival | None:
         if not kept.answer.ok:
             return None
-        return store.read(
+        return arrivals.read(
             self._provider,
             kept.pull.source,
             readable(kept.answer.body or b""),
@@ -236,7 +237,7 @@ def note(pull_id: int, entries: int = 0, fresh: int = 0, error: str | None = Non
     return {"id": pull_id, "outcome": outcome, "entries": entries, "fresh": fresh, "error": error}
 
 
-def note_of(pull_id: int, arrival: store.Arrival, recorded: store.Recorded) -> dict[str, Any]:
+def note_of(pull_id: int, arrival: Arrival, recorded: store.Recorded) -> dict[str, Any]:
     """The same for an answer that was read and recorded."""
     reading, error = arrival.reading, arrival.error
     if reading.kind in ("unknown", "error"):  # whatever else came is never read as "no reports"

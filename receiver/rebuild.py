@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.database import Connection
 from receiver.providers.base import Provider
 from receiver.replay import arrival_of, groups
@@ -58,7 +59,7 @@ def from_payload(
     return bodies, missing
 
 
-def _arrivals(connection: Connection, providers: Sequence[Provider], after: int, last: int) -> Iterator[store.Arrival]:
+def _arrivals(connection: Connection, providers: Sequence[Provider], after: int, last: int) -> Iterator[Arrival]:
     limits = {"last": last, "limit": _BODIES_AT_ONCE, "bytes": _BYTES_AT_ONCE}
     while rows := store.query(connection, "stored_bodies", after=after, **limits):
         for row in rows:
@@ -66,7 +67,7 @@ def _arrivals(connection: Connection, providers: Sequence[Provider], after: int,
         after = rows[-1].id
 
 
-def _arrival(row: Any, providers: Sequence[Provider]) -> store.Arrival:
+def _arrival(row: Any, providers: Sequence[Provider]) -> Arrival:
     arrival = arrival_of(row, providers)
     arrival.body = b""  # it is stored, and a group may hold many that were packed
     arrival.received_at = row.received_at

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from receiver import store
+from receiver import arrivals, store
+from receiver.arrivals import Arrival
 from receiver.database import Connection
 from receiver.exchange import finish_pulls, note_of
 from receiver.packing import readable
@@ -50,13 +51,13 @@ def replay(
     return outcomes
 
 
-def arrival_of(row: Any, providers: Sequence[Provider]) -> store.Arrival:
+def arrival_of(row: Any, providers: Sequence[Provider]) -> Arrival:
     """Have a stored body (a row of ``unread``, ``to_replay`` or ``stored_bodies``) read by its provider.
 
     It may make a batch known. What it counts is old by now: a newer answer may have told more.
     """
     [provider] = [provider for provider in providers if provider.name == row.provider]
-    arrival = store.read(
+    arrival = arrivals.read(
         provider,
         Source(row.source),
         readable(row.body),
@@ -70,11 +71,11 @@ def arrival_of(row: Any, providers: Sequence[Provider]) -> store.Arrival:
     return arrival
 
 
-def groups(arrivals: Iterable[store.Arrival]) -> Iterator[list[store.Arrival]]:
+def groups(came: Iterable[Arrival]) -> Iterator[list[Arrival]]:
     """As many bodies at once as hold the reports of one transaction; a larger body stands alone."""
-    group: list[store.Arrival] = []
+    group: list[Arrival] = []
     size = 0
-    for arrival in arrivals:
+    for arrival in came:
         reports = max(1, len(arrival.reading.reports))
         if group and size + reports > store.MOST_REPORTS:
             yield group

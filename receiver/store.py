@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
-import structlog
 from msgspec.structs import asdict
 from psycopg.errors import ProgramLimitExceeded
 from psycopg.rows import namedtuple_row
 
+from receiver.arrivals import NOTHING, Arrival
 from receiver.database import Connection, transaction
-from receiver.errors import Unreadable
 from receiver.packing import is_packed, opened
-from receiver.providers.base import Provider
-from receiver.reports import LONGEST_REJECTED, DeliveryReport, Reading, Rejected, Source, content_digest
+from receiver.reports import LONGEST_REJECTED, DeliveryReport, Reading, Rejected, content_digest
 from receiver.settings import Settings
 from receiver.statements import QUERIES
 
-log = structlog.get_logger(__name__)
-
-_NOTHING = Reading("unreadable", [], [])
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, ProgramLimitExceeded, ValueError, ArithmeticError)
 """For these the content itself is to blame: a value that a column or an index does not take, or that Python cannot
 write as text. Anything else is trouble of the database, and passes."""
@@ -35,26 +29,6 @@ body would need several times its size, in our memory and in the database's."""
 _TEXT_AT_ONCE = 2 * 1024 * 1024
 """Characters of callback data that one statement takes, in all its reports together. That is the one text that may be
 long: 1,000 reports with the most that is allowed have twice as much, and are written by two statements."""
-
-
-@dataclass(slots=True)
-class Arrival:
-    """A body and what its provider's reader made of it."""
-
-    provider: str
-    source: Source
-    body: bytes
-    reading: Reading
-    content_type: str = ""
-    channel: str | None = None
-    error: str | None = None
-    """Why it could not be read."""
-    payload_id: int | None = None
-    """Set when the body is already stored."""
-    received_at: datetime | None = None
-    """When it came; None: now, by the clock of the database."""
-    is_part: bool = False
-    """More of the body is to be recorded: it does not count as read yet."""
 
 
 class Recorded(NamedTuple):
@@ -70,34 +44,6 @@ class Recorded(NamedTuple):
     def counts(self) -> dict[str, int]:
         """The answer of the webhooks."""
         return dict(zip(self._fields[1:], self[1:], strict=True))
-
-
-def read(
-    provider: Provider,
-    source: Source,
-    body: bytes,
-    content_type: str = "",
-    *,
-    channel: str | None = None,
-    batch_id: str | None = None,
-    payload_id: int | None = None,
-) -> Arrival:
-    """Have a body read by its provider; never fails: what cannot be read is an arrival with an ``error``.
-
-    So is what our reader stumbles over: its bytes are kept, and are read again once the reader is mended.
-    """
-    try:
-        if source is Source.SENT:
-            reading = provider.read_sent(body, content_type)
-        else:
-            reading = provider.read(body, content_type, channel, batch_id)
-        error = None
-    except Unreadable as unreadable:
-        reading, error = _NOTHING, str(unreadable)
-    except Exception as failure:  # one body must not stop the others of a push, a page or a cycle
-        log.exception("reader_failed", provider=provider.name, error=type(failure).__name__)
-        reading, error = _NOTHING, f"the reader failed: {type(failure).__name__}"
-    return Arrival(provider.name, source, body, reading, content_type, channel, error, payload_id)
 
 
 def record(connection: Connection, arrivals: Sequence[Arrival]) -> list[Recorded]:
@@ -211,7 +157,7 @@ def _record_what_is_accepted(connection: Connection, arrival: Arrival, refusal: 
             return record(connection, [arrival])[0]
         except _REFUSALS as more:
             refusal = more
-    arrival.reading, arrival.error = _NOTHING, _refusal(refusal)
+    arrival.reading, arrival.error = NOTHING, _refusal(refusal)
     return record(connection, [arrival])[0]
 
 

@@ -7,7 +7,7 @@ import structlog
 from flask import Blueprint, Request, Response, abort
 from flask.typing import ResponseReturnValue
 
-from receiver import store
+from receiver import arrivals
 from receiver.errors import Unreadable
 from receiver.packing import TooLarge, unpacked
 from receiver.providers.base import Provider
@@ -50,7 +50,7 @@ def routes(service: Service) -> Blueprint:
         content_type = request.environ.get("CONTENT_TYPE", "")
         plain = _plain(body, service.settings.max_body_bytes)
         with service.bodies.large(body, plain, sender):
-            arrival = store.read(provider, source, plain, content_type)
+            arrival = arrivals.read(provider, source, plain, content_type)
             arrival.body = body
             recorded = service.committer.commit(arrival, request.environ.get(WAITED, 0))
         if arrival.error:

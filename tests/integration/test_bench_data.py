@@ -9,7 +9,7 @@ import pytest
 from psycopg.rows import namedtuple_row
 
 from benchmarks import data
-from receiver import store
+from receiver import arrivals
 from receiver.database import Connection, connect
 from receiver.providers.base import Provider
 from receiver.providers.infobip import Infobip
@@ -51,7 +51,7 @@ def test_the_history_follows_from_the_bodies(connection: Connection) -> None:
     history = {(row.payload_id, row.item): row for row in rows(connection, "select * from delivery_report")}
     assert {source for source in Source if any(body.source == source for body in bodies)} == set(Source)
     for body in bodies:
-        reading = store.read(
+        reading = arrivals.read(
             PROVIDERS[body.provider], Source(body.source), body.body, body.content_type, channel=body.channel
         ).reading
         assert reading.reports

@@ -18,6 +18,7 @@ import pytest
 
 from dev.postgres import Server
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.committer import _PATIENCE_WHEN_DOWN, Committer
 from receiver.errors import NotCommitted
 from receiver.migrate import migrate
@@ -61,9 +62,9 @@ def own_server() -> Iterator[Server]:
             server.destroy()
 
 
-def push(message_id: str, **fields: Any) -> store.Arrival:
+def push(message_id: str, **fields: Any) -> Arrival:
     reading = Reading("delivery_report", [a_report(message_id=message_id, **fields)], [])
-    return store.Arrival("infobip", Source.PUSH, b"{}", reading)
+    return Arrival("infobip", Source.PUSH, b"{}", reading)
 
 
 def messages(connection: psycopg.Connection[Any]) -> set[str]:
@@ -86,7 +87,7 @@ def locked(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         connection.rollback()
 
 
-def outcome_of(committer: Committer, arrival: store.Arrival) -> tuple[store.Recorded | None, float]:
+def outcome_of(committer: Committer, arrival: Arrival) -> tuple[store.Recorded | None, float]:
     """What became of it (None: not committed), and after how many seconds."""
     started = time.monotonic()
     try:
@@ -96,7 +97,7 @@ def outcome_of(committer: Committer, arrival: store.Arrival) -> tuple[store.Reco
     return recorded, time.monotonic() - started
 
 
-def refused_in_time(committer: Committer, arrival: store.Arrival) -> None:
+def refused_in_time(committer: Committer, arrival: Arrival) -> None:
     recorded, seconds = outcome_of(committer, arrival)
     assert recorded is None
     assert seconds < DEADLINE + SLACK
@@ -128,7 +129,7 @@ def test_requests_that_come_while_another_commits_share_the_next_transaction(
 def test_everybody_gets_the_answer_to_what_they_brought(patient: Committer) -> None:
     def bring(n: int) -> None:
         reports = [a_report(message_id=f"{n}-{i}", item=i) for i in range(n)]
-        arrival = store.Arrival("infobip", Source.PUSH, b"{}", Reading("delivery_report", reports, [], ignored=n % 3))
+        arrival = Arrival("infobip", Source.PUSH, b"{}", Reading("delivery_report", reports, [], ignored=n % 3))
         assert patient.commit(arrival)[1:] == (n + n % 3, n, 0, 0, n % 3)
 
     with ThreadPoolExecutor(16) as threads:
@@ -139,7 +140,7 @@ def test_a_group_is_closed_when_it_is_full(
     patient: Committer, observer: psycopg.Connection[Any], database_url: str
 ) -> None:
     large = [
-        store.Arrival(
+        Arrival(
             "infobip",
             Source.PUSH,
             b"{}",
@@ -226,7 +227,7 @@ def test_groups_become_as_small_as_a_slow_database_needs(database_url: str, obse
 
     def bring(_: int) -> store.Recorded | None:
         reports = [a_report(message_id=f"m{next(numbers)}", item=item) for item in range(60)]
-        return outcome_of(committer, store.Arrival("infobip", Source.PUSH, b"{}", Reading("", reports, [])))[0]
+        return outcome_of(committer, Arrival("infobip", Source.PUSH, b"{}", Reading("", reports, [])))[0]
 
     def crowd() -> int:
         """How many of nineteen are acknowledged, all of whom have come before the first of them is worked on."""

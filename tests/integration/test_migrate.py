@@ -19,7 +19,7 @@ import pytest
 from psycopg import sql
 
 import receiver
-from receiver import store
+from receiver import arrivals, store
 from receiver.database import connect
 from receiver.migrate import migrate, pending
 from receiver.providers.infobip import Infobip
@@ -211,7 +211,7 @@ def test_a_migration_that_fails_leaves_nothing_and_says_which_error(
 def test_a_column_that_the_functions_do_not_fill_has_every_push_refused_as_a_whole(empty_url: str, table: str) -> None:
     """Such a migration makes fold_reports() or record() again in the same file; else this happens."""
     body = b'{"results": [{"messageId": "m-1", "to": "41790000001", "status": {"groupId": 3}}]}'
-    arrival = store.read(Infobip(), Source.PUSH, body)
+    arrival = arrivals.read(Infobip(), Source.PUSH, body)
     migrate(empty_url)
     with connect(empty_url) as connection:
         connection.execute(f"alter table {table} add column note text")

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.database import Connection, connect
 from receiver.reports import DeliveryReport, Reading, Source, Status
 from tests.reference_model import FIRST, Event, Key, Row, a_report, status_rows
@@ -56,12 +57,12 @@ def plan(events: Sequence[Event], random: Random, connections: int = CONNECTIONS
     return calls
 
 
-def arrivals(connection: Connection, events: Sequence[Event]) -> list[store.Arrival]:
+def arrivals(connection: Connection, events: Sequence[Event]) -> list[Arrival]:
     """The events of a call as bodies: one for each way and time. What was pulled is stored before it is read."""
     bodies = []
     for way in dict.fromkeys((event.source, event.received_at) for event in events):
         reports = [replace(e.report, item=n) for n, e in enumerate(events) if (e.source, e.received_at) == way]
-        arrival = store.Arrival("infobip", way[0], b"{}", Reading("delivery_report", reports, []), received_at=way[1])
+        arrival = Arrival("infobip", way[0], b"{}", Reading("delivery_report", reports, []), received_at=way[1])
         if way[0] in (Source.PULL, Source.LOG):
             [arrival.payload_id] = connection.execute(
                 "insert into payload (received_at, provider, source, body) values (%s, 'infobip', %s, '') returning id",

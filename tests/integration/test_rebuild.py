@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from receiver import privacy, rebuild, replay, store
+from receiver import arrivals, privacy, rebuild, store
 from receiver.database import Connection, connect
 from receiver.packing import readable
 from receiver.providers import PROVIDERS
@@ -37,7 +37,7 @@ NEWS = "select digest, source, received_at, channel from delivery_report order b
 
 def take(connection: Connection, provider: Provider, source: Source, body: bytes, channel: str | None = None) -> None:
     """Do with a body what the routes do."""
-    arrival = store.read(provider, source, readable(body), channel=channel)
+    arrival = arrivals.read(provider, source, readable(body), channel=channel)
     arrival.body = body
     store.record_each(connection, [arrival])
 
@@ -143,7 +143,7 @@ def test_it_may_be_interrupted_and_run_again(
     oddities(connection)
     before = everything(database_url)
     lose_all_but_the_bodies(database_url)
-    monkeypatch.setattr(replay, "_REPORTS_AT_ONCE", 5)
+    monkeypatch.setattr(store, "MOST_REPORTS", 5)
     steps: list[int] = []
 
     def interrupt(ids: int) -> None:
@@ -168,7 +168,7 @@ def test_steps_are_small_and_tell_how_far_they_are(
     before = everything(database_url)["message_status"]
     [(first, last)] = store.query(connection, "stored_ids")
     for room, limit in (
-        (replay, "_REPORTS_AT_ONCE"),
+        (store, "MOST_REPORTS"),
         (rebuild, "_BODIES_AT_ONCE"),
         (rebuild, "_BYTES_AT_ONCE"),
         (rebuild, "_NONE"),
@@ -180,7 +180,7 @@ def test_steps_are_small_and_tell_how_far_they_are(
             rebuild.from_payload(connection, READERS, first, last, steps.append)
         assert everything(database_url)["message_status"] == before
         assert sum(steps) == last - first + 1
-        assert (len(steps) > 30) == (limit == "_REPORTS_AT_ONCE")
+        assert (len(steps) > 30) == (limit == "MOST_REPORTS")
 
 
 def test_reports_whose_body_was_pruned_stay(database_url: str, connection: Connection) -> None:
@@ -215,7 +215,7 @@ def test_pushes_go_on_meanwhile(database_url: str, connection: Connection, monke
         push(connection, entry(f"m-{n}", status=PENDING))
     lose_all_but_the_bodies(database_url)
     [(first, last)] = store.query(connection, "stored_ids")
-    monkeypatch.setattr(replay, "_REPORTS_AT_ONCE", 3)
+    monkeypatch.setattr(store, "MOST_REPORTS", 3)
     numbers = iter(range(30))
     with connect(database_url) as other:
         rebuild.from_payload(

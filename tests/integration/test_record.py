@@ -16,7 +16,8 @@ import pytest
 from msgspec.structs import replace
 from psycopg.rows import dict_row
 
-from receiver import store
+from receiver import arrivals, store
+from receiver.arrivals import Arrival
 from receiver.database import Connection, connect
 from receiver.providers.infobip import Infobip
 from receiver.providers.messaging_plus import MessagingPlus
@@ -28,13 +29,13 @@ from tests.reference_model import FIRST, Event, Row, a_report, status_rows
 PROVIDERS = [Infobip(), MessagingPlus()]
 
 
-def arrival(*reports: DeliveryReport, source: Source = Source.PUSH, body: bytes = b"{}", **more: Any) -> store.Arrival:
+def arrival(*reports: DeliveryReport, source: Source = Source.PUSH, body: bytes = b"{}", **more: Any) -> Arrival:
     reading = Reading("delivery_report", [replace(report, item=n) for n, report in enumerate(reports)], [])
-    return store.Arrival("infobip", source, body, reading, **{"received_at": FIRST, **more})
+    return Arrival("infobip", source, body, reading, **{"received_at": FIRST, **more})
 
 
-def told(*batches: Batch, source: Source = Source.PUSH) -> store.Arrival:
-    return store.Arrival("messaging_plus", source, b"{}", Reading("batch", [], [], batches=batches))
+def told(*batches: Batch, source: Source = Source.PUSH) -> Arrival:
+    return Arrival("messaging_plus", source, b"{}", Reading("batch", [], [], batches=batches))
 
 
 def rows(connection: Connection, statement: str) -> list[Row]:
@@ -77,7 +78,7 @@ def test_a_body_is_kept_byte_for_byte(connection: Connection) -> None:
 
 
 def test_a_body_that_cannot_be_read_is_kept_with_the_reason(connection: Connection) -> None:
-    [recorded] = store.record(connection, [store.read(Infobip(), Source.PUSH, b'{"results": [', "application/json")])
+    [recorded] = store.record(connection, [arrivals.read(Infobip(), Source.PUSH, b'{"results": [', "application/json")])
     [kept] = rows(connection, "select id, kind, body, error from payload")
     assert (kept["id"], kept["kind"], kept["body"]) == (recorded.payload_id, "unreadable", b'{"results": [')
     assert kept["error"]
@@ -126,7 +127,7 @@ def test_stored_and_new_bodies_go_together(connection: Connection) -> None:
 def test_any_number_of_bodies_is_one_statement_on_the_wire_and_one_transaction(connection: Connection) -> None:
     bodies = [
         arrival(*(a_report(message_id=f"m{n}") for n in range(40))),
-        store.Arrival(
+        Arrival(
             "messaging_plus",
             Source.PUSH,
             b"{}",
@@ -165,7 +166,7 @@ def test_the_counts_of_a_body(connection: Connection) -> None:
         [Rejected(3, "messageId: missing", "{}")],
         ignored=2,
     )
-    body = store.Arrival("infobip", Source.PUSH, b"{}", reading)
+    body = Arrival("infobip", Source.PUSH, b"{}", reading)
     counts = [store.record(connection, [body])[0].counts() for _ in range(2)]
     assert counts == [
         {"received": 6, "changed": 2, "duplicates": 1, "quarantined": 1, "ignored": 2},
@@ -264,7 +265,7 @@ def test_calls_that_tell_of_the_same_batches_in_opposite_orders_do_not_deadlock(
     store.record(connection, [told(*batches)])
     forth, back = [told(*batches)], [told(*reversed(batches))]
 
-    def again(connection: Connection, call: list[store.Arrival]) -> None:
+    def again(connection: Connection, call: list[Arrival]) -> None:
         for _ in range(25):
             store.record(connection, call)
 
@@ -330,7 +331,7 @@ def test_new_messages_are_taken_in_the_order_of_their_keys_whatever_that_of_the_
     connection: Connection, other: Connection, database_url: str
 ) -> None:
     # Two calls that take them in different orders wait for each other without end.
-    def about(*numbers: int) -> list[store.Arrival]:
+    def about(*numbers: int) -> list[Arrival]:
         return [arrival(*(a_report(message_id=f"m{n}") for n in numbers))]
 
     with connect(database_url) as observer, connect(database_url, patience=5) as third:
@@ -482,7 +483,7 @@ def pushed(*message_ids: str) -> bytes:
 def test_what_is_not_understood_is_in_quarantine_and_leaves_it_when_the_reader_is_mended(
     connection: Connection,
 ) -> None:
-    came = store.read(Broken(), Source.PUSH, pushed("m", "n"))
+    came = arrivals.read(Broken(), Source.PUSH, pushed("m", "n"))
     came.received_at = FIRST
     [recorded] = store.record(connection, [came])
     assert recorded.quarantined == 2
@@ -511,7 +512,7 @@ def test_what_is_not_understood_is_in_quarantine_and_leaves_it_when_the_reader_i
 
 def test_the_content_in_quarantine_is_cut_and_the_whole_is_in_the_payload(connection: Connection) -> None:
     body = json.dumps({"results": ["x" * 20_000]}).encode()
-    arrival = store.read(Infobip(), Source.PUSH, body)
+    arrival = arrivals.read(Infobip(), Source.PUSH, body)
     arrival.body = body
     store.record(connection, [arrival])
     assert column(connection, "select length(content) from quarantine") == [10_000]
@@ -519,7 +520,7 @@ def test_the_content_in_quarantine_is_cut_and_the_whole_is_in_the_payload(connec
 
 
 def test_a_body_that_no_reader_could_read_is_replayed_too(connection: Connection) -> None:
-    store.record(connection, [store.Arrival("infobip", Source.PUSH, pushed("m"), Reading("unreadable", [], []))])
+    store.record(connection, [Arrival("infobip", Source.PUSH, pushed("m"), Reading("unreadable", [], []))])
     replay(connection, PROVIDERS, lambda _: None)
     assert rows(connection, "select kind, error from payload") == [{"kind": "delivery_report", "error": None}]
     assert column(connection, "select status::text from message_status") == ["delivered"]
@@ -529,7 +530,7 @@ def test_a_replay_of_more_bodies_than_go_at_once_reads_each_once(connection: Con
     store.record(
         connection,
         [
-            store.Arrival("infobip", Source.PUSH, body, Reading("unreadable", [], []))
+            Arrival("infobip", Source.PUSH, body, Reading("unreadable", [], []))
             for n in range(205)
             for body in [pushed(f"m{n}") if n % 2 else b"never readable"]
         ],
@@ -602,7 +603,7 @@ def test_a_report_that_the_database_refuses_fails_neither_its_neighbours_nor_its
 def test_a_body_in_which_more_than_a_report_is_refused_is_kept_for_replay(
     connection: Connection, reading: Reading
 ) -> None:
-    poisoned = store.Arrival("infobip", Source.PUSH, b"poisoned", reading)
+    poisoned = Arrival("infobip", Source.PUSH, b"poisoned", reading)
     group = [arrival(a_report(message_id="before")), poisoned, arrival(a_report(message_id="after"))]
     assert len(store.record_each(connection, group)) == 3
     assert column(connection, "select body from payload where kind = 'unreadable'") == [b"poisoned"]
@@ -612,7 +613,7 @@ def test_a_body_in_which_more_than_a_report_is_refused_is_kept_for_replay(
 
 def test_two_refusals_of_one_item_are_one_row_in_quarantine(connection: Connection) -> None:
     reading = Reading("sent", [a_report(message_id="good"), a_report(sender="\0")], [Rejected(0, "why", "{}")])
-    store.record_each(connection, [store.Arrival("infobip", Source.SENT, b"{}", reading)])
+    store.record_each(connection, [Arrival("infobip", Source.SENT, b"{}", reading)])
     assert column(connection, "select item from quarantine") == [0]
     assert column(connection, "select message_id from message_status") == ["good"]
 
@@ -623,7 +624,7 @@ def test_two_refusals_of_one_item_are_one_row_in_quarantine(connection: Connecti
     ids=["read-only", "empty"],
 )
 def test_trouble_of_the_database_is_not_taken_for_poison(connection: Connection, trouble: str) -> None:
-    group: Sequence[store.Arrival] = [arrival(a_report()), arrival(a_report(message_id="n"))]
+    group: Sequence[Arrival] = [arrival(a_report()), arrival(a_report(message_id="n"))]
     with connection.transaction(force_rollback=True):
         connection.execute(trouble)
         with pytest.raises(psycopg.Error):
@@ -636,14 +637,14 @@ def test_trouble_of_the_database_is_not_taken_for_poison(connection: Connection,
 
 def test_prune_removes_old_bodies_but_none_that_waits_for_somebody(connection: Connection) -> None:
     old = FIRST - timedelta(days=400)
-    broken = store.read(Broken(), Source.PUSH, pushed("quarantined"))
+    broken = arrivals.read(Broken(), Source.PUSH, pushed("quarantined"))
     broken.received_at = old
     store.record(
         connection,
         [
             arrival(a_report(), body=b"old", received_at=old),
             arrival(a_report(message_id="young"), body=b"young", received_at=None),
-            store.Arrival("infobip", Source.PUSH, b"bad", Reading("unreadable", [], []), received_at=old),
+            Arrival("infobip", Source.PUSH, b"bad", Reading("unreadable", [], []), received_at=old),
             broken,
         ],
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from receiver import store
+from receiver import arrivals, store
 from receiver.database import connect
 from receiver.packing import unpacked
 from receiver.providers.base import Provider
@@ -86,7 +86,7 @@ def body(*entries: Any) -> bytes:
 
 def take(url: str, provider: Provider, source: Source, content: bytes) -> store.Recorded:
     """Do with a body what the routes do."""
-    arrival = store.read(provider, source, unpacked(content))
+    arrival = arrivals.read(provider, source, unpacked(content))
     arrival.body = content
     with connect(url) as connection:
         [recorded] = store.record_each(connection, [arrival])
@@ -276,7 +276,7 @@ def test_old_counts_of_a_batch_do_not_come_back(database_url: str) -> None:
 
     with connect(database_url) as connection:
         for body in (answer(1, "rubbish"), answer(3, False)):
-            arrival = store.read(MessagingPlus(), Source.PULL, body, batch_id="b")
+            arrival = arrivals.read(MessagingPlus(), Source.PULL, body, batch_id="b")
             arrival.body = body
             store.record_each(connection, [arrival])
     counts = "select total, delivered from sent_batch"

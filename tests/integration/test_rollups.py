@@ -16,7 +16,8 @@ import pytest
 from msgspec.structs import replace
 from psycopg import errors
 
-from receiver import privacy, store
+from receiver import arrivals, privacy, store
+from receiver.arrivals import Arrival
 from receiver.database import Connection, connect
 from receiver.providers.infobip import Infobip
 from receiver.rebuild import BEFORE_ALL
@@ -143,7 +144,7 @@ def some_report(chance: random.Random) -> DeliveryReport:
 def push(connection: Connection, chance: random.Random) -> None:
     reports = [some_report(chance) for _ in range(chance.choice([1, 1, 40]))]
     received_at = NIGHT + timedelta(seconds=chance.randrange(-100_000, 100_000))
-    arrival = store.Arrival(
+    arrival = Arrival(
         reports[0].provider,
         chance.choice(list(Source)),
         b"{}",
@@ -243,7 +244,7 @@ def test_a_count_of_0_is_kept_where_other_sums_are_not_0(connection: Connection)
     )
     other = replace(one, destination="41790000002", price=Decimal("0.05"))
     reports = [one, other, replace(other, of_reused_id=True)]
-    store.record(connection, [store.Arrival("infobip", Source.PUSH, b"{}", Reading("delivery_report", reports, []))])
+    store.record(connection, [Arrival("infobip", Source.PUSH, b"{}", Reading("delivery_report", reports, []))])
     connection.execute("delete from rollup_delta where price = 0.05; select fold_rollups(10)")
     connection.execute("delete from message_status where price = 0.05")
     assert connection.execute(FOLDED, [10]).fetchall() == [(1,)]
@@ -269,7 +270,7 @@ def test_a_day_is_not_lost_while_a_part_of_its_changes_is_folded(
     earlier = [replace(last, destination=f"41791{n:06}", sent_at=NIGHT - timedelta(days=9)) for n in range(200)]
     for reports in (earlier, [last]):
         reading = Reading("delivery_report", reports, [])
-        store.record(connection, [store.Arrival("infobip", Source.PUSH, b"{}", reading)])
+        store.record(connection, [Arrival("infobip", Source.PUSH, b"{}", reading)])
     assert connection.execute(FOLDED, [200]).fetchall() == [(200,)]
     connection.execute("vacuum rollup_delta")
     with connect(database_url) as other:  # the first goes on to write where it has written last
@@ -343,7 +344,7 @@ def test_no_clock_makes_a_report_unacceptable(connection: Connection) -> None:
         sent_at=datetime(1, 1, 2, tzinfo=UTC),
         done_at=datetime(9999, 1, 1, tzinfo=UTC),
     )
-    store.record(connection, [store.Arrival("infobip", Source.PUSH, b"{}", Reading("delivery_report", [report], []))])
+    store.record(connection, [Arrival("infobip", Source.PUSH, b"{}", Reading("delivery_report", [report], []))])
     connection.execute(FOLDED, [10])
     assert connection.execute("select p50_seconds from delivery_latency_daily").fetchall() == [(2**31 - 1,)]
 
@@ -355,7 +356,7 @@ def test_names_of_any_length_do_not_stop_the_rollups(connection: Connection, let
         name = "".join(random.Random(length).choices([letter, chr(ord(letter) + 1)], k=length))  # noqa: S311
         entry = {"messageId": f"m{length}", "to": "41790000001", "status": {"groupId": 3}}
         named = {"mccMnc": name, "channel": name, "price": {"pricePerMessage": 1, "currency": name}}
-        arrival = store.read(Infobip(), Source.PUSH, json.dumps({"results": [{**entry, **named}]}).encode())
+        arrival = arrivals.read(Infobip(), Source.PUSH, json.dumps({"results": [{**entry, **named}]}).encode())
         [recorded] = store.record_each(connection, [arrival])
         assert (recorded.changed, recorded.quarantined) in ((1, 0), (0, 1))
         assert recorded.quarantined or length < 6_000

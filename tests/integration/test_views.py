@@ -35,6 +35,7 @@ import psycopg
 import pytest
 
 from receiver import store
+from receiver.arrivals import Arrival
 from receiver.database import Connection, connect
 from receiver.reports import Batch, DeliveryReport, Reading, Source, Status
 
@@ -63,11 +64,11 @@ class World:
     """What came, in the order in which it came."""
 
     def __init__(self) -> None:
-        self.arrivals: list[store.Arrival] = []
+        self.arrivals: list[Arrival] = []
 
     def came(self, report: DeliveryReport, received_at: datetime, source: Source = Source.PUSH) -> None:
         reading = Reading("delivery_report", [report], [])
-        self.arrivals.append(store.Arrival(report.provider, source, b"{}", reading, received_at=received_at))
+        self.arrivals.append(Arrival(report.provider, source, b"{}", reading, received_at=received_at))
 
     def infobip(
         self,
@@ -106,7 +107,7 @@ class World:
         self.came(report, at(NOON, 3600), source)
 
 
-def what_came() -> list[store.Arrival]:
+def what_came() -> list[Arrival]:
     world = World()
     say = world.infobip
     for n in range(1, 21):
@@ -129,7 +130,7 @@ def what_came() -> list[store.Arrival]:
     world.messaging_plus(7, Status.UNDELIVERABLE, None, True, Source.PUSH)
     world.messaging_plus(8, PENDING, None, False, Source.PULL)
     counts = Reading("delivery_report", [], [], batches=(Batch("batch-1", 9, 5, 2),))
-    world.arrivals.append(store.Arrival("messaging_plus", Source.PULL, b"{}", counts, received_at=at(NOON, 3600)))
+    world.arrivals.append(Arrival("messaging_plus", Source.PULL, b"{}", counts, received_at=at(NOON, 3600)))
 
     night = datetime(2026, 3, 29, 1, tzinfo=UTC)
     for n, moment in enumerate(

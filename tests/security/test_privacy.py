@@ -15,7 +15,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from receiver import cli, logs, privacy, settings, store
+from receiver import arrivals, cli, logs, privacy, settings, store
 from receiver.database import Connection, connect
 from receiver.errors import ReceiverError
 from receiver.packing import opened
@@ -57,7 +57,7 @@ def push(
     content_type: str = "",
 ) -> store.Recorded:
     plain = body_of(*entries) if body is None else body
-    arrival = store.read(INFOBIP, source, plain, content_type)
+    arrival = arrivals.read(INFOBIP, source, plain, content_type)
     arrival.body = pack(plain)
     return store.record_each(connection, [arrival])[0]
 
@@ -112,11 +112,11 @@ def fill(connection: Connection, pack: Pack = bytes) -> None:
         content_type=f"application/json; to={NUMBER}",
         pack=pack,
     )
-    sent = store.read(
+    sent = arrivals.read(
         MESSAGING_PLUS, Source.SENT, json.dumps({"identifier": "b", "destinations": [f"+{NUMBER}", OTHER]}).encode()
     )
     receipt = {"messageuuid": "u", "batchuuid": "b", "destination": f"+{NUMBER}", "delivered": True}
-    for arrival in (sent, store.read(MESSAGING_PLUS, Source.PUSH, json.dumps(receipt).encode())):
+    for arrival in (sent, arrivals.read(MESSAGING_PLUS, Source.PUSH, json.dumps(receipt).encode())):
         arrival.body = pack(arrival.body)
         store.record(connection, [arrival])
 
@@ -253,7 +253,7 @@ def test_a_pulled_answer_does_not_bring_them_back(
     parameters = {"answers": json.dumps([answered]), "bodies": [pack(body_of(*came))]}
     [(payload_id,)] = store.with_bodies(connection, "answer_pulls", parameters)
     assert NUMBER not in everything(connection)
-    arrival = store.read(INFOBIP, source, body_of(*came), payload_id=payload_id)
+    arrival = arrivals.read(INFOBIP, source, body_of(*came), payload_id=payload_id)
     store.record(connection, [arrival])
     assert NUMBER not in everything(connection)
     expected = b"" if kept is None else body_of(*kept).replace(b"ALIAS", select_alias(connection).encode())
@@ -380,7 +380,7 @@ def test_a_price_is_no_number_of_anybody(connection: Connection) -> None:
     push(connection, *priced)
     before = status_rows(connection)
     assert forget(connection, "123456") == (0, 0, 0, 0)
-    answer = store.read(MESSAGING_PLUS, Source.PULL, json.dumps(counted).encode(), batch_id="b", payload_id=123456)
+    answer = arrivals.read(MESSAGING_PLUS, Source.PULL, json.dumps(counted).encode(), batch_id="b", payload_id=123456)
     store.record(connection, [answer])
     push(connection, *priced, entry("m-4", "123456"))
     assert status_rows(connection)[:2] == before
@@ -419,7 +419,7 @@ def test_a_push_about_many_who_are_forgotten_is_committed_within_the_deadline(da
 
 def test_a_list_of_many_who_are_forgotten_is_recorded_within_the_deadline(database_url: str) -> None:
     numbers = [f"4179{n:07}" for n in range(10_000)]
-    sent = store.read(MESSAGING_PLUS, Source.SENT, json.dumps({"identifier": "b", "destinations": numbers}).encode())
+    sent = arrivals.read(MESSAGING_PLUS, Source.SENT, json.dumps({"identifier": "b", "destinations": numbers}).encode())
     with connect(database_url, patience=5) as connection:
         for number in numbers[:200]:
             store.query(connection, "begin_erasure", destination=number)

@@ -19,8 +19,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.errors import InsufficientPrivilege
 
 from dev.postgres import Server
+from receiver import arrivals, overview, privacy, settings, store
 from receiver import migrate as migrations
-from receiver import overview, privacy, settings, store
 from receiver.database import connect
 from receiver.migrate import migrate
 from receiver.providers.infobip import Infobip
@@ -47,7 +47,7 @@ def fill(url: str) -> None:
     results = [report("m-1", first), report("m-2", first, group=1), report("m-3", second), {"to": f"+{first}"}]
     body = json.dumps({"results": results}).encode()
     with connect(url) as connection:
-        store.record(connection, [store.read(Infobip(), Source.PUSH, body)])
+        store.record(connection, [arrivals.read(Infobip(), Source.PUSH, body)])
         connection.execute("insert into sent_batch (batch_id, destinations) values ('b', %s)", [list(NUMBERS)])
         connection.execute("insert into setting values ('overdue_after', '0'), ('give_up_after', '1 day')")
         connection.execute("update message_status set has_conflict = true")
@@ -377,7 +377,7 @@ def test_the_service_does_all_its_work_without_owning_anything(url: str, monkeyp
     with connect(app) as connection:
         assert migrations.pending(connection) == []
         assert privacy.forget(connection, "41793026739", int) == (0, 0, 0, 0)
-        [recorded] = store.record(connection, [store.read(Infobip(), Source.PUSH, body)])
+        [recorded] = store.record(connection, [arrivals.read(Infobip(), Source.PUSH, body)])
         assert (recorded.changed, recorded.duplicates) == (1, 0)
         store.execute(connection, "publish_setting", name="give_up_after", value=timedelta(1))
         assert store.query(connection, "make_partitions") == []
