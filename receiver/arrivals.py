@@ -9,6 +9,7 @@ import structlog
 
 from receiver.errors import Unreadable
 from receiver.providers.base import Provider
+from receiver.providers.wire import whole_items
 from receiver.reports import Reading, Source
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,8 @@ class Arrival:
     channel: str | None = None
     error: str | None = None
     """Why it could not be read."""
+    cut: str | None = None
+    """Why only its first items could be read."""
     payload_id: int | None = None
     """Set when the body is already stored."""
     received_at: datetime | None = None
@@ -49,17 +52,28 @@ def read(
 ) -> Arrival:
     """Have a body read by its provider; never fails: what cannot be read is an arrival with an ``error``.
 
-    So is what our reader stumbles over: its bytes are kept, and are read again once the reader is mended.
+    So is what our reader stumbles over: its bytes are kept, and are read again once the reader is mended. Of an answer
+    that breaks off its whole items are read, as perhaps nobody has them any more; a push comes again.
     """
-    try:
+
+    def reading_of(body: bytes) -> Reading:
         if source is Source.SENT:
-            reading = provider.read_sent(body, content_type)
-        else:
-            reading = provider.read(body, content_type, channel, batch_id)
-        error = None
-    except Unreadable as unreadable:
-        reading, error = NOTHING, str(unreadable)
+            return provider.read_sent(body, content_type)
+        return provider.read(body, content_type, channel, batch_id)
+
+    reading, error, cut = NOTHING, None, None
+    try:
+        try:
+            reading = reading_of(body)
+        except Unreadable as unreadable:
+            error = str(unreadable)
+            whole = whole_items(body) if source in (Source.PULL, Source.LOG) else None
+            if whole:
+                reading = reading_of(whole)
+                error, cut = None, error
+    except Unreadable:
+        pass
     except Exception as failure:  # one body must not stop the others of a push, a page or a cycle
         log.exception("reader_failed", provider=provider.name, error=type(failure).__name__)
-        reading, error = NOTHING, f"the reader failed: {type(failure).__name__}"
-    return Arrival(provider.name, source, body, reading, content_type, channel, error, payload_id)
+        error = f"the reader failed: {type(failure).__name__}"
+    return Arrival(provider.name, source, body, reading, content_type, channel, error, cut, payload_id)

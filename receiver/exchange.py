@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -33,6 +33,13 @@ LEASE = timedelta(seconds=2 * fetch.TOTAL_SECONDS)
 """Longer than a GET may take: a lease that has run out belongs to a process that is gone or stalled."""
 _INSIST_SECONDS = 0.5
 """Between two attempts to commit an answer."""
+_MOST_PATIENCE = 8
+"""Times the usual, for an answer that takes the database long by what it holds."""
+_LEAST_PAGE = 50
+"""Reports of a one-time store behind which there may be more: some give fewer than they are asked for, and this many
+where nothing is asked for."""
+_AT_ONCE_BYTES = 4 * 1024 * 1024
+"""Of answers that are read together; as objects they need ten times that."""
 _MAY_PASS = (psycopg.OperationalError, psycopg.InternalError)
 """Trouble of the database and not of what it was given; InternalError: it is read-only, after a failover."""
 
@@ -86,7 +93,11 @@ class Came(NamedTuple):
     def is_full(self) -> bool:
         """Whether there may be more behind the page that came."""
         limit = self.kept.pull.limit
-        return self.arrival is not None and limit is not None and self.arrival.reading.entries >= limit
+        if self.arrival is None or limit is None or not self.kept.answer.ok:
+            return False
+        if self.kept.pull.one_time:
+            limit = min(limit, _LEAST_PAGE)
+        return self.arrival.reading.entries >= limit
 
 
 class Asked(NamedTuple):
@@ -113,7 +124,10 @@ class Exchange:
 
     def ask(self, pulls: Sequence[Pull]) -> list[Asked]:
         """Ask side by side, and record what comes. Raises ``LeaseLost``."""
-        return self.settle(self._connection, self.receive(pulls))
+        asked: list[Asked] = []
+        for group in _by_size(self.keep(pulls)):
+            asked += self.settle(self._connection, [Came(kept, self._read(kept)) for kept in group])
+        return asked
 
     def receive(self, pulls: Sequence[Pull]) -> list[Came]:
         """Ask side by side, and read what comes, once it is stored. Raises ``LeaseLost``."""
@@ -140,6 +154,7 @@ class Exchange:
         notes = [note_of(*one, counts) for one, counts in zip(read, recorded, strict=True)]
         self.finish(connection, notes)
         refused = {note["id"] for note in notes if note["error"]}
+        refused |= {one.kept.pull_id for one in came if not one.kept.answer.ok}  # some of it may have been read
         return [
             Asked(one.kept.pull, one.kept.answer, None if one.kept.pull_id in refused else one.arrival, is_full)
             for one, is_full in zip(came, are_full, strict=True)
@@ -188,7 +203,7 @@ class Exchange:
                 "http_status": answer.status,
                 "error": answer.error,
                 "content_type": answer.content_type.replace("\x00", ""),
-                "kind": kind if answer.ok else "error",
+                "kind": kind if answer.ok or (kind is None and answer.may_be_read) else "error",
                 "has_body": answer.body is not None,
             }
             for n, (pull_id, answer) in enumerate(zip(pull_ids, answers, strict=True), 1)
@@ -198,7 +213,10 @@ class Exchange:
             stored = store.with_bodies(self._connection, "answer_pulls", parameters)
         except _MAY_PASS as error:
             log.warning("answer_waits_for_database", **self._store, error=type(error).__name__)
-            stored = self._insist(parameters)
+            stored = [
+                self._insist({"answers": json.dumps([{**row, "n": 1}]), "bodies": [answer.body or b""]})
+                for row, answer in zip(rows, answers, strict=True)
+            ]
         for pull_id, answer in zip(pull_ids, answers, strict=True):
             if not answer.ok:
                 log.warning(
@@ -206,14 +224,19 @@ class Exchange:
                 )
         return [payload_id for (payload_id,) in stored]
 
-    def _insist(self, parameters: dict[str, Any]) -> list[Any]:
+    def _insist(self, parameters: dict[str, Any]) -> Any:
+        """Commit one answer, with more patience each time that a database which takes connections has not done so."""
+        patience = usual = self._connection.patience or _INSIST_SECONDS
         while True:
             time.sleep(_INSIST_SECONDS)
-            with suppress(*_MAY_PASS), connect(self._database_url, self._connection.patience) as connection:
-                return store.with_bodies(connection, "answer_pulls", parameters)
+            with suppress(*_MAY_PASS), connect(self._database_url, usual) as connection:
+                connection.patience = patience
+                patience = min(2 * patience, _MOST_PATIENCE * usual)
+                [row] = store.with_bodies(connection, "answer_pulls", parameters)
+                return row
 
     def _read(self, kept: Kept) -> Arrival | None:
-        if not kept.answer.ok:
+        if not kept.answer.may_be_read:
             return None
         return arrivals.read(
             self._provider,
@@ -224,6 +247,20 @@ class Exchange:
             batch_id=kept.pull.batch_id,
             payload_id=kept.payload_id,
         )
+
+
+def _by_size(answers: Sequence[Kept]) -> Iterator[list[Kept]]:
+    group: list[Kept] = []
+    size = 0
+    for kept in answers:
+        length = len(kept.answer.body or b"")
+        if group and size + length > _AT_ONCE_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(kept)
+        size += length
+    if group:
+        yield group
 
 
 def finish_pulls(connection: Connection, notes: Sequence[dict[str, Any]]) -> None:
@@ -239,7 +276,7 @@ def note(pull_id: int, entries: int = 0, fresh: int = 0, error: str | None = Non
 
 def note_of(pull_id: int, arrival: Arrival, recorded: store.Recorded) -> dict[str, Any]:
     """The same for an answer that was read and recorded."""
-    reading, error = arrival.reading, arrival.error
+    reading, error = arrival.reading, arrival.error or arrival.cut
     if reading.kind in ("unknown", "error"):  # whatever else came is never read as "no reports"
         error = "not an answer to this question"
     return note(pull_id, reading.entries, len(reading.reports) - recorded.duplicates, error)

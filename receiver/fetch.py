@@ -50,7 +50,16 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        return self.error is None and self.status is not None and 200 <= self.status < 300
+        return self.error is None and self._is_success
+
+    @property
+    def may_be_read(self) -> bool:
+        """Whether there are reports to be read, perhaps not all of them: what broke off is not handed out again."""
+        return self._is_success and (self.error is None or bool(self.body))
+
+    @property
+    def _is_success(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
 
     @property
     def outcome(self) -> str:

@@ -82,10 +82,9 @@ class LogSearch:
             pull = self._provider.log_range_pull(self._log, since, until, cursor)
             [asked] = self._exchange.ask([pull])
             next_cursor = asked.arrival and asked.arrival.reading.next_cursor
-            is_forgotten = cursor and asked.answer.status == HTTPStatus.BAD_REQUEST
-            if asked.arrival is None and not is_forgotten and asked.answer.status in _ABOUT_THE_STORE:
+            if asked.arrival is None and asked.answer.status in _ABOUT_THE_STORE:
                 raise StoreFailed(asked.answer)
-            if is_forgotten or next_cursor:
+            if next_cursor:
                 store.execute(self._connection, "continue_range", id=range_id, cursor=next_cursor)
             elif asked.arrival and not asked.is_full:
                 store.execute(self._connection, "drop_range", id=range_id, searched=True)

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cache
+from http import HTTPStatus
 from itertools import takewhile
 from typing import Any
 
@@ -32,8 +33,12 @@ _USUAL_PAGE = 4 * 1024 * 1024
 _LARGE_BATCH = 2_000
 """Messages of a batch that is asked about alone: nothing limits the size of an answer."""
 _CODES_AGE = timedelta(days=1)
-_ABOUT_THE_QUESTION = (400, 404)
-"""Answers that speak of one question only; after any other failure the whole store gets a rest."""
+_ABOUT_THE_BATCH = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
+"""Statuses that speak of one batch only."""
+_ABOUT_THE_STORE = (None, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Statuses that another batch would meet too; None: no answer came. All others may be either."""
+_MOST_UNANSWERED = 2
+"""Rounds of questions in a row that nothing answers, before the whole store gets a rest."""
 
 
 class Puller:
@@ -136,15 +141,24 @@ class Puller:
             raise StoreFailed(asked.answer)
 
     def _follow_batches(self) -> None:
+        """Ask about all that are due. Some may fail by themselves, again and again: they have a rest of their own."""
+        unanswered = 0
+        failure = None
         while not self._stop.is_set():
             due = store.query(self._connection, "due_batches", provider=self._provider.name, limit=BATCHES_AT_ONCE)
             if not due:
-                return
+                break
             asked = self._exchange.ask(self._questions(_side_by_side(due)))
             self._schedule_batches(asked)
-            for one in asked:
-                if one.arrival is None and one.answer.status not in _ABOUT_THE_QUESTION:
-                    raise StoreFailed(one.answer)
+            failures = [
+                one.answer for one in asked if one.arrival is None and one.answer.status not in _ABOUT_THE_BATCH
+            ]
+            unanswered, failure = (unanswered + 1, failures[0]) if len(failures) == len(asked) > 0 else (0, None)
+            for answer in failures:
+                if answer.status in _ABOUT_THE_STORE or unanswered == _MOST_UNANSWERED:
+                    raise StoreFailed(answer)
+        if failure:
+            raise StoreFailed(failure)
 
     def _questions(self, batch_ids: Sequence[str]) -> list[Pull]:
         pulls = {batch_id: self._provider.batch_pull(batch_id) for batch_id in batch_ids}

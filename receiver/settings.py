@@ -29,6 +29,8 @@ MOST_PROCESSES = 4
 _POSITIVE = validate.Range(min=0, min_inclusive=False)
 _LONGEST = timedelta(days=36_525)
 """A century: the database cannot subtract much more from today, and threads cannot wait much longer."""
+_REPEATED_PUSHES = timedelta(days=2)
+"""Infobip sends a push that was not answered again for 41.5 hours."""
 _ENCODE = "(is the password percent-encoded? an @ is %40, a / is %2F, a : is %3A, a % is %25)"
 _OPTIONS = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -106,7 +108,7 @@ def load() -> Settings:
         providers=tuple(read(provider.from_env) for provider in PROVIDERS),
         reconcile_interval=read(lambda env: _duration(env, "RECONCILE_INTERVAL_SECONDS", 60, "seconds")),
         overdue_after=read(lambda env: _duration(env, "OVERDUE_AFTER_SECONDS", 600, "seconds")),
-        give_up_after=read(lambda env: _duration(env, "GIVE_UP_AFTER_HOURS", 72, "hours")),
+        give_up_after=read(_give_up_after),
         raw_retention=read(_raw_retention),
         history_retention=read(_history_retention),
         max_body_bytes=read(lambda env: env.int("MAX_BODY_BYTES", 16 * 1024 * 1024, validate=_POSITIVE)),
@@ -148,7 +150,13 @@ def _history_retention(env: Env) -> timedelta:
     history = _duration(env, "HISTORY_RETENTION_DAYS", max(400, raw / timedelta(days=1)), "days")
     if history < raw:  # raw bodies are the evidence of the history
         raise SettingsError("HISTORY_RETENTION_DAYS invalid: must not be less than RAW_RETENTION_DAYS")
+    if history < _give_up_after(env) + _REPEATED_PUSHES:  # reports change nothing once the history is gone
+        raise SettingsError("HISTORY_RETENTION_DAYS invalid: must be two days more than GIVE_UP_AFTER_HOURS at least")
     return history
+
+
+def _give_up_after(env: Env) -> timedelta:
+    return _duration(env, "GIVE_UP_AFTER_HOURS", 72, "hours")
 
 
 def _database_url(env: Env) -> str:

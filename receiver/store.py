@@ -26,6 +26,8 @@ write as text. Anything else is trouble of the database, and passes."""
 MOST_REPORTS = 2_000
 """Reports that one statement takes: the largest push that a provider makes. Written at once, those of a much larger
 body would need several times its size, in our memory and in the database's."""
+_MOST_DESTINATIONS = 1_000
+"""That are told of one message. A batch of Messaging Plus may have 100,000, which would take the database seconds."""
 _TEXT_AT_ONCE = 2 * 1024 * 1024
 """Characters of callback data that one statement takes, in all its reports together. That is the one text that may be
 long: 1,000 reports with the most that is allowed have twice as much, and are written by two statements."""
@@ -190,7 +192,7 @@ def _arrival(n: int, arrival: Arrival) -> dict[str, Any]:
         "kind": None if arrival.is_part and not arrival.error else arrival.reading.kind,
         "channel": arrival.channel,
         "content_type": _plain(arrival.content_type),
-        "error": arrival.error,
+        "error": arrival.error or arrival.cut,
     }
 
 
@@ -246,8 +248,8 @@ def execute(connection: Connection, statement: str, /, **parameters: Any) -> int
 
 
 def message(connection: Connection, provider: str, message_id: str) -> str | None:
-    """Current status and history of a message at all its destinations, as JSON text; None where it is unknown."""
-    rows = query(connection, "message", provider=provider, message_id=message_id)
+    """Current status and history of a message at its destinations, as JSON text; None where it is unknown."""
+    rows = query(connection, "message", provider=provider, message_id=message_id, limit=_MOST_DESTINATIONS)
     return rows[0][0] if rows else None
 
 

@@ -11,18 +11,23 @@ select name from make_partitions(now(), now() + interval '7 days') as name;
 insert into setting (name, value) values (%(name)s, %(value)s)
 on conflict (name) do update set value = excluded.value where setting.value <> excluded.value;
 
--- message: current status and history of a message at all its destinations, as one JSON text, NULL if unknown
+-- message: current status and history of a message at its destinations, the first so many, as one JSON text; NULL if unknown
 select json_build_object(
   'provider', %(provider)s::text,
   'message_id', %(message_id)s::text,
-  'messages', json_agg(row_to_json(m)::jsonb || jsonb_build_object('history', (
+  'has_more', count(*) > %(limit)s,
+  'messages', json_agg(to_jsonb(m) - 'n' || jsonb_build_object('history', (
     select coalesce(jsonb_agg(to_jsonb(d) - array['digest', 'provider', 'message_id', 'destination', 'item']
                               order by d.received_at, d.payload_id, d.item), '[]')
     from history_of(array[row(m.provider, m.message_id, m.destination)::message_key], array[m.first_seen_at]) d
-  )) order by m.destination)
+  )) order by m.n) filter (where m.n <= %(limit)s)
 )::text
-from message_status m
-where provider = %(provider)s and message_id = %(message_id)s
+from (
+  select *, row_number() over (order by destination) as n from message_status
+  where provider = %(provider)s and message_id = %(message_id)s
+  order by destination
+  limit %(limit)s + 1
+) m
 having count(*) > 0;
 
 -- acquire_lease: become the one consumer of a store, unless another is or it rests after a failure
@@ -80,8 +85,10 @@ with came as (
 )
 select kept.id as payload_id from came left join kept using (pull_id) order by n;
 
--- finish_pulls: what the answers held
-update pull p set entries = a.entries, fresh = a.fresh, outcome = a.outcome, error = a.error
+-- finish_pulls: what the answers held; one that did not come whole stays that, whatever could be read of it
+update pull p set entries = a.entries, fresh = a.fresh,
+  outcome = case p.outcome when 'network_error' then p.outcome else a.outcome end,
+  error = case p.outcome when 'network_error' then p.error else a.error end
 from json_to_recordset(%(pulls)s) as a (id bigint, entries int, fresh int, outcome text, error text)
 where p.id = a.id;
 
@@ -178,10 +185,10 @@ update pull set repair = 'incomplete'
 where repair_id in (select repair_id from gone
                     union all select repair_id from cut where sent_since < now() - %(window)s - interval '1 hour');
 
--- continue_range: the same question goes on at a cursor, or from the start again
+-- continue_range: the same question goes on at a cursor
 update log_range set cursor = %(cursor)s where id = %(id)s;
 
--- halve_range: it holds more than a page, or what the provider cannot tell
+-- halve_range: it holds more than a page, or what the provider cannot tell, or its cursor is refused
 with gone as (
   delete from log_range where id = %(id)s returning provider, endpoint, repair_id, sent_since, sent_until
 )

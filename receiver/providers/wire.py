@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping, MutableSequence
 from decimal import Decimal, InvalidOperation
@@ -50,7 +51,10 @@ def _integer(text: str) -> int | Decimal:
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 # A body with one NaN or one huge number still has its other items read: such a number becomes a Decimal that no field
 # accepts where it matters, and that is ignored where it does not.
-_CAREFUL_DECODER = json.JSONDecoder(parse_float=_decimal, parse_int=_integer, parse_constant=_decimal)
+# So has one with a line break or a tab in a text, where JSON wants it escaped.
+_CAREFUL_DECODER = json.JSONDecoder(parse_float=_decimal, parse_int=_integer, parse_constant=_decimal, strict=False)
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.S)
+"""What tells where an item ends: a text in quotes, perhaps one that breaks off, and brackets."""
 
 
 def is_xml(body: bytes, content_type: str) -> bool:
@@ -83,10 +87,32 @@ def read_json(body: bytes) -> Any:
         raise Unreadable("nested too deeply") from error
 
 
+def whole_items(body: bytes) -> bytes | None:
+    """Make a JSON body of one that breaks off: its first list, up to the last item that is whole; None where none is.
+
+    Raises ``Unreadable`` where there is no text.
+    """
+    text = _text(body)
+    outer, depth, end = "", 0, 0
+    for token in _TOKEN.finditer(text):
+        mark = token[0][0]
+        if mark in "{[":
+            outer = outer[:depth] + mark if depth < len("{[") else outer
+            depth += 1
+        elif mark in "]}":
+            depth -= 1
+            end = token.end() if depth == len("{[") and outer == "{[" else end
+    return f"{text[:end]}]}}".encode(errors="surrogatepass") if end else None
+
+
 def _text(body: bytes) -> str:
+    """The text of a body; a byte that is no UTF-8 becomes a lone surrogate, which costs the item that it stands in."""
+    encoding = json.detect_encoding(body)
     try:
-        return body.decode(json.detect_encoding(body), "surrogatepass")
+        return body.decode(encoding, "surrogatepass")
     except UnicodeDecodeError as error:
+        if encoding.startswith("utf-8"):
+            return body.decode(encoding, "surrogateescape")
         raise Unreadable("the body's text cannot be decoded") from error
 
 

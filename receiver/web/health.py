@@ -11,6 +11,8 @@ from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 
 from receiver import migrate
+from receiver.database import connect
+from receiver.settings import Settings
 from receiver.web.environ import LEAVE_LINE
 from receiver.web.problems import problem
 from receiver.web.service import Service, current_request
@@ -24,7 +26,7 @@ _KEPT_SECONDS = 1.0
 def routes(service: Service) -> Blueprint:
     """The routes that answer it."""
     blueprint = Blueprint("health", __name__)
-    readiness = _Readiness(service)
+    readiness = _Readiness(service.settings)
 
     @blueprint.get("/healthz")
     def healthz() -> ResponseReturnValue:
@@ -45,8 +47,8 @@ def routes(service: Service) -> Blueprint:
 class _Readiness:
     """What the database said last: however many want to know, one at a time asks it, and once a second at most."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._asking = threading.Lock()
         self._asked = float("-inf")
         self._trouble = ""
@@ -61,7 +63,9 @@ class _Readiness:
 
     def _ask(self) -> str:
         try:
-            missing = self._service.ask(migrate.pending)
+            # Not the connection for questions, which may be busy with one for long.
+            with connect(self._settings.database_url, self._settings.webhook_deadline) as connection:
+                missing = migrate.pending(connection)
         except psycopg.Error as error:
             log.warning("not_ready", error=type(error).__name__)
             return "The database does not answer now."

@@ -15,7 +15,7 @@ def routes(service: Service) -> Blueprint:
 
     @blueprint.get("/messages/<slug>/<path:message_id>")
     def message(slug: str, message_id: str) -> Response:
-        """One entry for each destination that has this message id; 404 where there is none."""
+        """One entry for each destination that has this message id, up to 1,000; 404 where there is none."""
         request = current_request()
         service.gate.require_api_token(request)
         request.environ[LEAVE_LINE]()  # one asks at a time: the others are not to keep pushes waiting

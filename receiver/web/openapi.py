@@ -73,8 +73,9 @@ class DestinationSchema(_Described):
 
 
 class MessageSchema(Schema):
-    """A message at all its destinations."""
+    """A message at its destinations, the first 1,000."""
 
+    has_more = fields.Boolean(required=True, metadata={"description": "it has more destinations than are told"})
     message_id = fields.String(required=True)
     messages = fields.List(fields.Nested(DestinationSchema), required=True)
     provider = fields.String(required=True)

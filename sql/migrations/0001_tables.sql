@@ -46,7 +46,7 @@ comment on column payload.channel is 'The channel of the endpoint it was pulled 
 comment on column payload.content_type is 'The Content-Type header it came with.';
 comment on column payload.body is 'The bytes. Trap: text in here may hold what Postgres text refuses.';
 comment on column payload.pull_id is 'The pull that brought it, NULL for a push.';
-comment on column payload.error is 'Why an unreadable body could not be read.';
+comment on column payload.error is 'Why an unreadable body could not be read, or an answer only in part.';
 -- Statistics are samples of values, outside of the tables that forgetting goes through. No plan depends on these.
 alter table payload alter body set statistics 0, alter content_type set statistics 0, alter error set statistics 0;
 create index payload_id on payload (id);

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from receiver.migrate import migrate
 from receiver.web.health import _KEPT_SECONDS
-from tests.integration.server import Web, execute, locked, select, serving, wait_for
+from tests.integration.server import LOCK_WAITS, Web, execute, locked, select, serving, wait_for
 
 
 def test_with_a_migrated_database_it_lives_and_is_ready(web: Web) -> None:
@@ -61,6 +62,17 @@ def test_who_asks_whether_it_is_ready_holds_up_no_push(database_url: str) -> Non
             "where query like '%version%' and wait_event_type = 'Lock' and datname = current_database()"
         )
         wait_for(lambda: select(database_url, waiting) == [1])
+
+
+def test_a_question_that_takes_long_does_not_make_it_unready(database_url: str) -> None:
+    token = "token-of-application-1"
+    with serving(DATABASE_URL=database_url, API_TOKENS=token) as web, ThreadPoolExecutor(1) as pool:
+        with locked(database_url, "message_status"):
+            asked = pool.submit(web.get, "/messages/infobip/m-1", headers={"Authorization": f"Bearer {token}"})
+            wait_for(lambda: select(database_url, LOCK_WAITS) == [1])
+            assert web.get("/readyz").status_code == 200
+            assert not asked.done()
+        assert asked.result().status_code == 404
 
 
 def test_without_its_variables_a_route_is_off(database_url: str) -> None:

@@ -385,10 +385,10 @@ LOST = 1_500
 
 
 def lose_reports(sandbox: Sandbox, cycle: Cycle) -> None:
-    """Their two pages are handed out in answers that are cut off, and nowhere else."""
+    """Their two pages are handed out in answers that do not come, and nowhere else."""
     sandbox.send_infobip(LOST, "delivered", version=3, push=False)
     assert sandbox.drain()
-    sandbox.fault("/sms/3/reports", "cut", 2, consume=True)
+    sandbox.fault("/sms/3/reports", "reset", 2, consume=True)
     for _ in range(2):
         wait_for(lambda: not cycle(**V3))
 
@@ -413,7 +413,7 @@ def test_the_cursor_of_the_log_is_followed_to_its_end(
     assert sandbox.missing() == []
 
 
-def test_a_cursor_that_the_provider_has_forgotten_begins_again(
+def test_where_the_provider_refuses_a_cursor_two_halves_are_asked_for(
     sandbox: Sandbox, cycle: Cycle, database_url: str, no_pause: None
 ) -> None:
     lose_reports(sandbox, cycle)

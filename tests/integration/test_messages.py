@@ -42,13 +42,23 @@ def test_the_current_status_with_its_history_in_order_of_arrival(web: Web) -> No
 def test_every_destination_of_a_message(web: Web) -> None:
     web.post(f"/webhooks/messaging-plus/{OTHER_SECRET}", sample("messaging_plus/batch_four.json"))
     found = web.get("/messages/messaging-plus/7d76bd34-c8c9-4e4f-b831-d6316ffaf609", headers=BEARER).json()
-    assert found["provider"] == "messaging_plus"
+    assert (found["provider"], found["has_more"]) == ("messaging_plus", False)
     assert [(message["destination"], message["status"]) for message in found["messages"]] == [
         ("441111111111", "delivered"),
         ("442222222222", "delivered"),
         ("443333333333", "undeliverable"),
         ("444444444444", "pending"),
     ]
+
+
+def test_of_very_many_destinations_the_first_are_told(web: Web) -> None:
+    """All of them would be more than the database can tell in time."""
+    details = [{"destination": f"+4477009{n:05d}", "delivered": True, "messageuuid": "m"} for n in range(1_001)]
+    batch = {"counts": {"total": 1_001, "delivered": 1_001, "failed": 0}, "details": details}
+    assert web.post(f"/webhooks/messaging-plus/{OTHER_SECRET}", batch).json()["changed"] == 1_001
+    found = web.get("/messages/messaging-plus/m", headers=BEARER).json()
+    assert found["has_more"]
+    assert [message["destination"] for message in found["messages"]] == [f"4477009{n:05d}" for n in range(1_000)]
 
 
 @pytest.mark.parametrize("message_id", ["a/b", "a b", "ä€", "a?b=c#d", "../x", "%", "a//b", "x" * 200])

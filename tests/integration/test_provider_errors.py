@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,10 +13,12 @@ import pytest
 
 from receiver import overview, settings
 from receiver.database import connect
+from receiver.exchange import Exchange
 from receiver.providers.infobip import provider as infobip_module
+from receiver.puller import BATCHES_AT_ONCE
 from receiver.sandbox import Sandbox
 from tests.integration.conftest import SECRET
-from tests.integration.provider import Answer, ScriptedProvider, scripted_provider
+from tests.integration.provider import Answer, Asked, ScriptedProvider, scripted_provider
 from tests.integration.server import Web, count, execute, finished, sample, select, statuses
 
 Cycle = Callable[..., bool]
@@ -127,6 +130,50 @@ def test_an_error_of_any_status_and_style_is_an_error(
     assert count(database_url, "quarantine") == 0
 
 
+PUSHED = {"messageId": "m", "to": "41790000001", "status": {"groupId": 3}}
+PAGE = json.dumps({"results": [{**PUSHED, "messageId": f"m-{n}"} for n in range(1_000)]}).encode()
+BROKEN_OFF = {
+    "one byte too few": (Answer(PAGE, announced=len(PAGE) + 1), 1_000, "network_error"),
+    "in the middle": (Answer(PAGE[: len(PAGE) // 2], announced=len(PAGE)), 500, "network_error"),
+    "where nothing tells": (Answer(PAGE[: len(PAGE) // 2]), 500, "unreadable"),
+}
+
+
+@pytest.mark.parametrize(("answer", "whole", "outcome"), BROKEN_OFF.values(), ids=BROKEN_OFF)
+@pytest.mark.parametrize("crashes", [False, True])
+def test_of_a_one_time_answer_that_breaks_off_the_whole_items_are_recorded(
+    provider: ScriptedProvider,
+    cycle: Cycle,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    answer: Answer,
+    whole: int,
+    outcome: str,
+    crashes: bool,
+) -> None:
+    """Nobody hands them out again. The rest of the page still counts as lost."""
+    provider.answers["/facebook/1/reports"] = answer
+    variables = {"INFOBIP_BASE_URL": provider.url, "INFOBIP_CHANNELS": "facebook"}
+    with monkeypatch.context() as crash:
+        if crashes:  # between storing and reading
+            crash.setattr(Exchange, "_read", lambda *_: None)
+        assert not cycle(**variables)
+    if crashes:
+        assert count(database_url, "message_status") == 0
+        execute(database_url, "update payload set received_at = received_at - interval '1 hour'")
+        provider.answers.clear()
+        cycle(**variables)
+    assert count(database_url, "message_status") == whole
+    pulled = (
+        "select outcome, entries, fresh, may_have_lost, kind from pull join payload on pull.id = pull_id "
+        "where endpoint = '/facebook/1/reports' order by pull.id limit 1"
+    )
+    assert select(database_url, pulled) == [(outcome, whole, whole, True, "delivery_report")]
+    assert finished("rebuild", "--from-payload", DATABASE_URL=database_url)[0] == 0
+    assert count(database_url, "message_status") == whole
+
+
 NO_ANSWERS = {
     **{f"{name} with 200": error for name, error in ERRORS.items()},
     "html without a doctype": Answer(PLAIN_HTML, content_type="text/html"),
@@ -176,14 +223,40 @@ def test_a_redirect_is_not_followed(
 def test_a_body_that_is_cut_off_is_an_error_and_what_came_is_kept(
     provider: ScriptedProvider, pull: Callable[[], bool], database_url: str, store: Store
 ) -> None:
-    provider.answers[store.path] = Answer(store.good[:-2], announced=len(store.good))
+    provider.answers[store.path] = Answer(store.good[:20], announced=len(store.good))
     assert not pull()
-    outcome, status, entries, error = last_pull(database_url, store)
-    assert (outcome, status, entries) == ("network_error", 200, None)
+    outcome, status, _, error = last_pull(database_url, store)
+    assert (outcome, status) == ("network_error", 200)
     assert error in operators_line(database_url, store)
     kept = "select body, kind from payload join pull on pull.id = pull_id where endpoint = %s"
-    assert select(database_url, kept, store.path) == [(store.good[:-2], "error")]
+    kind = "error" if store.path == "/dr-responses" else "unreadable"
+    assert select(database_url, kept, store.path) == [(store.good[:20], kind)]
     assert len(provider.asked_for(store.path)) == 1
+
+
+def test_batches_that_always_fail_keep_no_others_from_being_asked_about(
+    provider: ScriptedProvider, cycle: Cycle, database_url: str
+) -> None:
+    """They may be of another account. Where everything fails, the store gets a rest after two rounds."""
+    execute(database_url, "insert into sent_batch (batch_id) select 'good-' || n from generate_series(1, 40) n")
+    execute(database_url, "insert into sent_batch (batch_id) select 'bad-' || n from generate_series(1, 10) n")
+    execute(database_url, "update sent_batch set next_pull_at = now() - interval '1 hour' where batch_id like 'bad%'")
+    statuses_of_bad = cycle_through((500, 401, 200))
+    good = Answer(sample("messaging_plus/batch_four.json"))
+
+    def one(asked: Asked) -> Answer:
+        return Answer(b"{}", next(statuses_of_bad)) if "bad" in asked.path else good
+
+    provider.answers["/batch"] = one
+    assert cycle(MESSAGING_PLUS_BASE_URL=provider.url)
+    assert len(provider.asked_for("/batch/good")) == 40
+    assert len(provider.asked_for("/batch/bad")) == 10
+
+    provider.answers["/batch"] = Answer(b"{}", 500)
+    execute(database_url, "update sent_batch set next_pull_at = now()")
+    provider.asked.clear()
+    assert not cycle(MESSAGING_PLUS_BASE_URL=provider.url)
+    assert len(provider.asked_for("/batch")) == 2 * BATCHES_AT_ONCE
 
 
 @stores

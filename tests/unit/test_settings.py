@@ -209,6 +209,16 @@ def test_the_history_is_kept_as_long_as_its_evidence(env: pytest.MonkeyPatch) ->
         settings.load()
 
 
+def test_the_history_is_kept_until_no_report_can_come_any_more(env: pytest.MonkeyPatch) -> None:
+    env.setenv("RAW_RETENTION_DAYS", "2")
+    env.setenv("GIVE_UP_AFTER_HOURS", "24")
+    env.setenv("HISTORY_RETENTION_DAYS", "3")
+    assert settings.load().history_retention == timedelta(days=3)
+    env.setenv("GIVE_UP_AFTER_HOURS", "25")
+    with pytest.raises(SettingsError, match=r"^HISTORY_RETENTION_DAYS [^\n]* GIVE_UP_AFTER_HOURS at least$"):
+        settings.load()
+
+
 def test_a_missing_database_is_said(env: pytest.MonkeyPatch) -> None:
     env.delenv("DATABASE_URL")
     with pytest.raises(SettingsError, match=r"^DATABASE_URL not set$"):

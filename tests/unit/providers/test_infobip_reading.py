@@ -179,7 +179,6 @@ def test_an_unknown_object_is_ignored(body: bytes) -> None:
         b"hello",
         b'{"results":[',
         b'{"results":[]} x',
-        b'{"results":"\xff\xfe"}',
         b'{"a":' * 100_000,
         b"[" * 1_000_000,
         b"<results>",
@@ -199,6 +198,20 @@ def test_an_unknown_object_is_ignored(body: bytes) -> None:
 def test_a_body_that_cannot_be_read_as_a_whole_is_unreadable(body: bytes, content_type: str) -> None:
     with pytest.raises(Unreadable):
         INFOBIP.read(body, content_type)
+
+
+def test_a_byte_that_is_no_utf8_costs_the_item_that_it_stands_in() -> None:
+    good, bad = (json.dumps(ENTRY | {"messageId": name, "callbackData": "?"}).encode() for name in ("good", "bad"))
+    body = b'{"results":[' + good + b"," + bad.replace(b"?", b"cut \xc3") + b"]}"
+    reading = INFOBIP.read(body, "application/json")
+    assert [report.message_id for report in reading.reports] == ["good"]
+    assert [(item.item, item.reason) for item in reading.rejected] == [(1, "callbackData: Contains a lone surrogate.")]
+
+
+def test_a_line_break_that_is_not_escaped_is_one() -> None:
+    body = json.dumps({"results": [ENTRY | {"callbackData": "?"}]}).replace("?", "a\tb\nc")
+    [report] = INFOBIP.read(body.encode(), "application/json").reports
+    assert report.callback_data == "a\tb\nc"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])

@@ -41,6 +41,29 @@ def report(number: int, callback_data: str) -> dict[str, Any]:
     return {"messageId": f"m-{number}", "to": "41790000001", "status": {"groupId": 3}, "callbackData": callback_data}
 
 
+# --- what breaks off
+
+WHOLE = (
+    b'{"count": {"of": [3]}, "results": [{"a": "]}{[ \\" \\\\"}, {"b": [{"c": 1}]}, {"d": "\xc3\xa4"}],'
+    b' "more": [{"e": 1}]}'
+)
+
+
+def test_of_a_list_that_breaks_off_anywhere_the_whole_items_are_left() -> None:
+    ends = [WHOLE.index(b"}, {") + 1, WHOLE.index(b"}]}") + 3, WHOLE.index(b"], ")]
+    for size in range(len(WHOLE) + 1):
+        whole = wire.whole_items(WHOLE[:size])
+        found = json.loads(whole)["results"] if whole else []
+        assert found == json.loads(WHOLE)["results"][: sum(size >= end for end in ends)]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"x", b"[{}", b'{"results":', b'{"a":{"b":[{}', b"<a><b/>", b"]}" * 9, b"[" * 10**6]
+)
+def test_where_no_list_begins_there_is_no_item(body: bytes) -> None:
+    assert wire.whole_items(body) is None
+
+
 # --- what is refused as a whole
 
 
