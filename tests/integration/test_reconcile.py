@@ -399,10 +399,8 @@ def test_an_answer_that_takes_the_database_long_is_stored_in_the_end(
         database_url,
         "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(1.2); return new; end'",
     )
-    slowly = (
-        "create trigger slow before insert on payload for each row when (new.channel = 'sms') execute function slow()"
-    )
-    execute(database_url, slowly)
+    slowly = "create trigger slow before insert on payload for each row when (new.channel = 'sms') execute function"
+    execute(database_url, f"{slowly} slow()")
     sandbox.send_infobip(2, "delivered")
     sandbox.drain()
     try:
