@@ -16,6 +16,7 @@ create table erasure (
   destination_hash bytea not null,
   alias text not null,
   is_opaque boolean not null,
+  characters int not null,
   requested_at timestamptz not null default now(),
   requested_by text not null default session_user,
   finished_at timestamptz,
@@ -29,6 +30,7 @@ comment on column erasure.id is 'Ours.';
 comment on column erasure.destination_hash is 'Keyed hash of the destination.';
 comment on column erasure.alias is 'What stands in its place everywhere: 999 and 15 digits, longer than any phone number.';
 comment on column erasure.is_opaque is 'Whether it is an id of the provider and no phone number.';
+comment on column erasure.characters is 'How long it was: only words of such a length are compared with it.';
 comment on column erasure.requested_at is 'When it was asked for; from then on nothing new is recorded under the number.';
 comment on column erasure.requested_by is 'The database''s user that asked.';
 comment on column erasure.finished_at is 'When every table was through; NULL: interrupted, run it again.';
@@ -153,11 +155,13 @@ begin
       select part from regexp_split_to_table(word, '[^0-9A-Za-z]+') as part order by length(part) desc limit 1) end as part
     from destination where not is_number
   ), hit as (
-    -- A number may be within more digits once escapes are gone. Nobody with fewer than six can be forgotten.
+    -- A number may be within more digits once escapes are gone.
     select n, word
     from (
       select n, substr(run, generate_series(1, length(run) - size + 1), size) as word
-      from (select n, (regexp_matches(words, '[0-9]{6,}', 'g'))[1] as run from piece) runs cross join size
+      from (
+        select n, (regexp_matches(words, (select format('[0-9]{%s,}', min(size)) from size), 'g'))[1] as run from piece
+      ) runs cross join size
     ) digits
     where aliases ? word
     union all
@@ -246,27 +250,31 @@ language sql stable
 begin atomic
   with plain as materialized (
     select unescaped(words) as words
+  ), size as materialized (
+    select characters as size from erasure where not is_opaque union select 18  -- their aliases
   ), runs as (
     select found[1] as run
     from plain
     -- Where a URL has such digits before it, they are not the number's.
     cross join lateral (select words union select regexp_replace(words, '%(?:25)*[0-9A-Fa-f]{2}', ' ', 'g')) as read (words)
-    cross join lateral regexp_matches(read.words, '[0-9]{6,}', 'g') found
+    cross join lateral regexp_matches(read.words, (select format('[0-9]{%s,}', min(size)) from size), 'g') found
+  ), numbers as (
+    select run as number from runs
+    union all
+    select substr(run, 3) from runs where run like '00%'
   )
-  select run from runs
+  select number from numbers where length(number) in (select size from size)
   union
-  select substr(run, 3) from runs where run like '00%'
-  union
-  select btrim(word)
+  select word
   from (
     -- A whole text of JSON or XML, and a word within one.
-    select unnest(string_to_array(translate(words, ends, repeat('"', length(ends))), '"')) as word
-    from plain cross join (values ('<>'), (E'<> \t\n\r=&,;?(){}')) as opaque (ends)
+    select btrim((regexp_matches(words, opaque, 'g'))[1]) as word
+    from plain cross join (values ('[^"<>]{6,}'), ('[^"<> \t\n\r=&,;?(){}]{6,}')) as form (opaque)
     where exists (select from erasure where is_opaque)
   ) split
-  where length(word) >= 6;
+  where length(word) in (select characters from erasure where is_opaque);
 end;
-comment on function possible_destinations(text) is 'What may be destinations in a text. Opaque ids are looked for where any was forgotten: every word may be one, which takes its time.';
+comment on function possible_destinations(text) is 'What may be forgotten destinations in a text, or their aliases: what is as long as one of them, as each is hashed. Opaque ids are looked for where any was forgotten: every word may be one.';
 
 create function forgotten_among(words text[]) returns jsonb
 language sql stable
@@ -454,8 +462,9 @@ language plpgsql set lock_timeout = '1s' as $$
 begin
   -- record() looks into this table: once the lock is granted, all that did not see the tombstone has been committed.
   lock table erasure in access exclusive mode;
-  insert into erasure as e (destination_hash, alias, is_opaque)
-  values (keyed_hash(begin_erasure.destination), alias_of(begin_erasure.destination), begin_erasure.destination !~ '^[0-9]+$')
+  insert into erasure as e (destination_hash, alias, is_opaque, characters)
+  values (keyed_hash(begin_erasure.destination), alias_of(begin_erasure.destination), begin_erasure.destination !~ '^[0-9]+$',
+          length(begin_erasure.destination))
   returning e.id, e.alias into begin_erasure.id, begin_erasure.alias;
 end $$;
 comment on function begin_erasure(text) is 'The tombstone: from its commit on nothing is recorded under the destination any more.';

@@ -465,6 +465,16 @@ def test_an_opaque_destination_is_forgotten_too(
     assert "m-2" in str(connection.execute("select convert_from(body, 'UTF8') from payload").fetchall())
 
 
+def test_only_what_is_as_long_as_a_forgotten_destination_is_compared_with_it(connection: Connection) -> None:
+    """Every word of the largest push, hashed, would take longer than the provider waits."""
+    alike, others = f"00{OTHER} psid-other-one", f"{NUMBER[:-1]} {OTHER}0 psid psid-others 20260101 messageId"
+    store.query(connection, "begin_erasure", destination=NUMBER)
+    compared = "select word from possible_destinations(%s) as word order by 1"
+    assert connection.execute(compared, [f"{alike} {others}"]).fetchall() == [(OTHER,)]
+    store.query(connection, "begin_erasure", destination="psid-777777777")
+    assert connection.execute(compared, [f"{alike} {others}"]).fetchall() == [(OTHER,), ("psid-other-one",)]
+
+
 def count_erasures(connection: Connection) -> int:
     number = one(connection, "select count(*) from erasure")
     return int(number)
