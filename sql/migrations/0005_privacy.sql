@@ -641,20 +641,28 @@ create function drop_payload(retention interval, out dropped text, out bodies bi
 language plpgsql
 -- With the rights of the owner: the service itself may not drop tables. See make_partitions() for the names in here.
 security definer set search_path = pg_catalog, pg_temp
-set lock_timeout = '200ms' as $$
+set lock_timeout = '200ms'
+-- Everybody waits while what waits for a fix is moved: by the indexes that takes milliseconds, however large the day is.
+set enable_seqscan = off as $$
 declare
   partition regclass;
-  is_waiting constant text := '(kind is null or kind = ''unreadable'' or id in (select payload_id from public.quarantine))';
+  waiting_of constant text :=
+    'select * from %1$s where id = any(array(
+       select id from %1$s where kind is null or kind = ''unreadable''
+       union select payload_id from public.quarantine
+       where payload_id between (select min(id) from %1$s) and (select max(id) from %1$s)))';
   waiting bigint;
 begin
   for partition in select name from public.partitions('public.payload'::regclass) where until <= public.horizon(retention)
                    order by since loop
-    execute format('select count(*) filter (where %s), count(*) from %s', is_waiting, partition) into waiting, bodies;
-    -- What still waits for a fix moves to the default partition, while everybody else waits. Where that is much, the
-    -- other bodies are deleted one by one.
+    execute format('select (select count(*) from (' || waiting_of || ') w), count(*) from %1$s', partition)
+    into waiting, bodies;
+    -- What still waits for a fix moves to the default partition. Where that is much, the other bodies are deleted one by
+    -- one.
     continue when waiting > 1000;
     execute format('alter table public.payload detach partition %s', partition);
-    execute format('insert into public.payload select * from %s where %s', partition, is_waiting);
+    -- Looked for again: nobody waited for the first look, and more may have come.
+    execute format('insert into public.payload ' || waiting_of, partition);
     execute format('drop table %s', partition);
     dropped := partition;
     bodies := bodies - waiting;

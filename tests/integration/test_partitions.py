@@ -366,6 +366,21 @@ def test_raw_bodies_go_by_the_day_and_what_waits_for_a_fix_stays(
     assert amounts(privacy.prune(connection, configured(), int)) == {}
 
 
+def test_what_waits_for_a_fix_is_found_without_a_look_at_all_the_others(connection: Connection) -> None:
+    """Every push waits for this look."""
+    make(connection, LONG_AGO, LONG_AGO)
+    body(connection, LONG_AGO, number=5_000)
+    body(connection, LONG_AGO, None)
+    [partition] = column(connection, f"select '{day(LONG_AGO)}'::regclass::oid")
+    for analyzed in (False, True):
+        if analyzed:
+            connection.execute("analyze payload")
+        with connection.transaction(force_rollback=True):
+            before = column(connection, f"select pg_stat_get_xact_numscans({partition})")
+            assert column(connection, "select bodies from drop_payload('100 days')") == [5_000]
+            assert column(connection, f"select pg_stat_get_xact_numscans({partition})") == before
+
+
 def test_a_day_of_which_much_waits_for_a_fix_is_not_moved(
     connection: Connection, configured: Callable[..., settings.Settings]
 ) -> None:
