@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 log = structlog.get_logger(__name__)
 
@@ -20,11 +20,14 @@ T = TypeVar("T")
 
 
 def retry_while_locked(work: Callable[[], T], *, doing: str) -> T:
-    """Do it again while a lock is not to be had, for a minute and a half. Raises what ``work`` raises."""
+    """Do it again while a lock is not to be had, for a minute and a half. Raises what ``work`` raises.
+
+    What ``work`` does is one transaction, of which nothing is left when it fails: it may lose a deadlock, too.
+    """
     for attempt in range(1, _ATTEMPTS):
         try:
             return work()
-        except LockNotAvailable:
+        except (LockNotAvailable, DeadlockDetected):
             log.warning("waits_for_lock", doing=doing, attempt=attempt)
             time.sleep(_PAUSE)
     return work()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from receiver import store
 from receiver.database import Connection
@@ -120,12 +120,12 @@ def forget(connection: Connection, destination: str, progress: Progress) -> Eras
         raise WrongUse("nothing was sent to this destination: only phone numbers can be forgotten before that")
     [begun] = store.query(connection, "begin_erasure", destination=plain)
     both = {"destination": plain, "alias": begun.alias}
-    [found] = store.query(connection, "erase_messages", **both)
+    found = _erase(connection, "erase_messages", **both)
     bodies = 0
     for number, read in chain(_erase_bodies(connection, both), _erase_packed(connection, both)):
         bodies += number
         progress(read)
-    [elsewhere] = store.query(connection, "erase_elsewhere", **both)
+    elsewhere = _erase(connection, "erase_elsewhere", **both)
     while store.query(connection, "fold_rollups", limit=_AT_ONCE)[0].folded == _AT_ONCE:
         pass  # channels, networks and currencies are counted, and may be anything
     store.query(connection, "renew_statistics")
@@ -134,10 +134,17 @@ def forget(connection: Connection, destination: str, progress: Progress) -> Eras
     return erased
 
 
+def _erase(connection: Connection, statement: str, **parameters: Any) -> Any:
+    """One step, which others may deadlock with: the number must not stay because of them. Gives the row."""
+    step = partial(store.query, connection, statement, **parameters)
+    [row] = retry_while_locked(step, doing=statement)
+    return row
+
+
 def _erase_bodies(connection: Connection, both: dict[str, str]) -> Iterator[tuple[int, int]]:
     after = 0
     while True:
-        [row] = store.query(connection, "erase_bodies", **both, after=after, limit=_BODIES_AT_ONCE)
+        row = _erase(connection, "erase_bodies", **both, after=after, limit=_BODIES_AT_ONCE)
         if row.last is None:
             return
         yield row.bodies, _BODIES_AT_ONCE
@@ -148,8 +155,8 @@ def _erase_packed(connection: Connection, both: dict[str, str]) -> Iterator[tupl
     after = 0
     while rows := store.query(connection, "packed_bodies", after=after, **_PACKED_AT_ONCE):
         plain = [opened(row.body) for row in rows]
-        [row] = store.query(connection, "erase_packed_bodies", **both, ids=[row.id for row in rows], plain=plain)
-        yield row.changed, 0  # they were counted with the others
+        erased = _erase(connection, "erase_packed_bodies", **both, ids=[row.id for row in rows], plain=plain)
+        yield erased.changed, 0  # they were counted with the others
         after = rows[-1].id
 
 

@@ -477,6 +477,7 @@ declare
   pattern constant text := pattern_of(erase_messages.destination);
   aliases constant jsonb := jsonb_build_object(erase_messages.destination, erase_messages.alias);
   keys message_key[];
+  renamed message_key[];
   old_reports jsonb[];
   old_rows jsonb[];
 begin
@@ -494,8 +495,18 @@ begin
       status_description, error_code, error_name, mcc_mnc, currency, sender, callback_data) as words
     where speaks_of(words, erase_messages.destination, pattern)
   ) concerned;
+  renamed := array(select jsonb_populate_record(null::message_key, erased_row(to_jsonb(key), aliases)) from unnest(keys) as key);
 
-  perform from message_status join unnest(keys) using (provider, message_id, destination)
+  -- As in record(): rows that are not there yet are made first, then all are locked, both in the order of their keys. A
+  -- report that came after the tombstone stands under the alias already.
+  insert into message_status
+  select new.*
+  from message_status old join unnest(keys) using (provider, message_id, destination)
+  cross join lateral jsonb_populate_record(null::message_status, erased_row(to_jsonb(old), aliases)) as new
+  where (new.provider, new.message_id, new.destination) <> (old.provider, old.message_id, old.destination)
+  order by new.provider, new.message_id, new.destination
+  on conflict do nothing;
+  perform from message_status join unnest(keys || renamed) using (provider, message_id, destination)
   order by provider, message_id, destination
   for update of message_status;
 
@@ -517,20 +528,16 @@ begin
   select new.* from unnest(old_reports) as old
   cross join lateral jsonb_populate_record(null::delivery_report, erased_row(old, aliases)) as new;
 
-  with renamed as (
+  with written as (
     select new.* from unnest(old_rows) as old
     cross join lateral jsonb_populate_record(null::message_status, erased_row(old, aliases)) as new
   ),
-  moved as (
-    insert into message_status select * from renamed on conflict do nothing
+  kept as (
+    insert into message_status select * from written on conflict do nothing
   )
-  select array_agg(row(provider, message_id, destination)::message_key order by provider, message_id, destination)
-  into keys from renamed
+  select array_agg(row(provider, message_id, destination)::message_key)
+  into keys from written
   where (first_seen_at < (select since from kept_history)) is not true;  -- the others are frozen: see record()
-  -- A report that came between the tombstone and now stands under the alias already.
-  perform from message_status join unnest(keys) using (provider, message_id, destination)
-  order by provider, message_id, destination
-  for update of message_status;
   perform merge_copies(keys);
   -- Their digests are new, and with them the last rule of the ranking.
   perform refold(array(select d from history_of(keys) d));

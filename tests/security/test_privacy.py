@@ -25,6 +25,7 @@ from receiver.rebuild import BEFORE_ALL
 from receiver.replay import replay
 from receiver.reports import Source
 from tests.integration.server import count, execute, select
+from tests.integration.test_record import until_blocked
 
 NUMBER, OTHER = "41793026731", "41793026732"
 INFOBIP, MESSAGING_PLUS = Infobip(), MessagingPlus()
@@ -589,6 +590,45 @@ def test_a_push_that_began_before_the_erasure_is_not_missed(connection: Connecti
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 forget(connection)
         forget(connection)
+    assert NUMBER not in everything(connection)
+
+
+def test_pushes_and_an_erasure_wait_for_each_other_in_one_order(
+    connection: Connection, other: Connection, database_url: str
+) -> None:
+    """Whichever comes first: else Postgres ends one of them, after a second."""
+    push(connection, entry("m-1", OTHER, callbackData=NUMBER), entry("m-2"))
+    begun = store.query(connection, "begin_erasure", destination=NUMBER)
+    both = {"destination": NUMBER, "alias": begun[0].alias}
+    with connect(database_url) as observer:
+        with other.transaction():
+            push(other, entry("m-2", status=26))  # under the alias
+            erased = until_blocked(observer, lambda: store.query(connection, "erase_messages", **both))
+            push(other, entry("m-1", OTHER, status=26))
+        assert erased.result() == [(2, 3)]
+    assert NUMBER not in everything_of_messages(connection)
+    columns = "select message_id, status, report_count from message_status order by 1"
+    assert connection.execute(columns).fetchall() == [("m-1", "delivered", 2), ("m-2", "delivered", 2)]
+
+
+def everything_of_messages(connection: Connection) -> str:
+    query = "select string_agg(to_jsonb(m)::text, ' ') from message_history m"
+    return str(status_rows(connection)) + str(one(connection, query))
+
+
+def test_an_erasure_that_a_deadlock_has_ended_goes_on(
+    connection: Connection, other: Connection, database_url: str
+) -> None:
+    push(connection, entry("m-1"), entry("m-2"))
+    connection.execute("set deadlock_timeout = '2s'")
+    other.execute("set deadlock_timeout = '1min'")  # it is not ended itself
+    lock = "select from message_status where message_id = %s for update"
+    with connect(database_url) as observer:
+        with other.transaction():
+            other.execute(lock, ["m-2"])
+            erased = until_blocked(observer, lambda: forget(connection))
+            other.execute(lock, ["m-1"])
+        assert erased.result() == (2, 2, 1, 0)
     assert NUMBER not in everything(connection)
 
 
