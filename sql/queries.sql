@@ -4,8 +4,8 @@
 select arrival, payload_id, fresh, changed
 from record(%(arrivals)s, %(bodies)b, %(reports)s, %(rejects)s, %(batches)s);
 
--- make_partitions: those of now and of the days to come; the reconciler may be off for a week
-select name from make_partitions(now(), now() + interval '7 days') as name;
+-- make_partitions: those of now and of the days to come; the reconciler may be off for two weeks
+select name from make_partitions(now(), now() + interval '14 days') as name;
 
 -- publish_setting: the views know the settings of the running processes
 insert into setting (name, value) values (%(name)s, %(value)s)

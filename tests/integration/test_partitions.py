@@ -88,10 +88,10 @@ def expect_model(connection: Connection, *events: Event) -> None:
 # -- which there are ---------------------------------------------------------------------------------------------------
 
 
-def test_after_migrate_there_are_those_of_now_and_of_a_week_to_come(connection: Connection) -> None:
+def test_after_migrate_there_are_those_of_now_and_of_two_weeks_to_come(connection: Connection) -> None:
     for table in ("payload", "delivery_report"):
         query = (
-            "select min(since) <= now(), max(until) > now() + interval '7 days', "
+            "select min(since) <= now(), max(until) > now() + interval '14 days', "
             "sum(until - since) = max(until) - min(since) from partitions(%s)"
         )
         assert connection.execute(query, [table]).fetchall() == [(True, True, True)], table
@@ -239,6 +239,27 @@ def test_a_long_report_of_an_analyst_delays_the_making_and_not_the_pushes(
         record(other, DELIVERED, NOW)
         assert Reconciler(configured()).cycle()
     assert make(other, later, later) == [day(later), month(later)]
+
+
+def test_a_large_default_partition_is_not_looked_through_while_pushes_wait(connection: Connection) -> None:
+    """There was no reconciler for long. What is in it goes by its age, and then partitions are made again."""
+    drop_all(connection)
+    connection.execute(
+        "insert into payload (received_at, provider, source, kind, body) "
+        "select now(), 'infobip', 'push', 'delivery_report', convert_to(repeat('x', 1900), 'UTF8') "
+        "from generate_series(1, 40000)"
+    )
+    scans = "select pg_stat_get_xact_numscans('payload_default'::regclass)"
+    with connection.transaction():
+        before = column(connection, scans)
+        made = [row.name for row in store.query(connection, "make_partitions")]
+        assert column(connection, scans) == before
+    assert [name for name in made if name.startswith("payload")] == []
+    assert month(NOW) in made, "that table is small"
+    assert record(connection, DELIVERED, NOW).changed == 1
+    connection.execute("delete from payload")
+    connection.execute("vacuum payload_default")
+    assert day(NOW) in [row.name for row in store.query(connection, "make_partitions")]
 
 
 # -- each report once --------------------------------------------------------------------------------------------------
