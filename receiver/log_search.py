@@ -23,6 +23,8 @@ _ABOUT_THE_STORE = (
 """Statuses of failures that another question would meet too; None: no answer came."""
 _CHECKS_AT_ONCE = 500
 """Messages that are claimed for one round of questions."""
+_NOTED_AT_ONCE = 10_000
+"""Messages that a cycle notes: more than can be looked up until the next one, and a fraction of a second."""
 _SHORTEST_RANGE_SECONDS = 0.002
 """A stretch of a log that is not halved any more: the provider's times have milliseconds."""
 
@@ -52,27 +54,42 @@ class LogSearch:
         self._stop = stop
         self._until = 0.0
 
-    def look_up_overdue(self) -> None:
-        """Ask about messages that are overdue and due to be asked about.
+    def search(self) -> None:
+        """Search for what pulls may have lost, then look up what is overdue.
 
-        Raises ``StoreFailed``, ``LeaseLost``, and ``psycopg.Error``.
+        What was lost comes first: it is known to be missing, and the fewer of the two. A stretch that the provider
+        stumbles over holds up no look-ups. Raises ``StoreFailed``, ``LeaseLost``, and ``psycopg.Error``.
         """
+        failure = None
+        try:
+            self._repair()
+        except _Stumbled as stumbled:
+            failure = stumbled
+        self._look_up_overdue()
+        if failure:
+            raise failure
+
+    def _look_up_overdue(self) -> None:
+        """Ask about messages that are overdue and due to be asked about."""
         self._begin()
-        window, overdue_after = self._log.window, self._settings.overdue_after
-        store.execute(self._connection, "forget_checks", **self._store, window=window)
-        which = {"channel": self._log.channel, "window": window, "overdue_after": overdue_after}
-        store.execute(self._connection, "note_overdue", **self._store, **which)
-        while due := store.query(self._connection, "due_checks", **self._store, limit=_CHECKS_AT_ONCE):
-            questions = self._provider.log_pulls(self._log, [row.message_id for row in due])
+        window = self._log.window
+        which = {"channel": self._log.channel, "window": window, "overdue_after": self._settings.overdue_after}
+        store.query(self._connection, "note_overdue", **self._store, **which, limit=_NOTED_AT_ONCE)
+        claim = {**self._store, "window": window, "limit": _CHECKS_AT_ONCE}
+        while not self._stop.is_set() and (due := store.query(self._connection, "due_checks", **claim)):
+            open_ids = [row.message_id for row in due if row.is_open]
+            questions = self._provider.log_pulls(self._log, open_ids)
             asked_about = {message_id for pull in questions for message_id in pull.message_ids}
-            self._checked([row.message_id for row in due if row.message_id not in asked_about])
+            self._checked([message_id for message_id in open_ids if message_id not in asked_about])
             while questions:
                 questions = [*self._look_up(questions[0]), *questions[1:]]
                 if not self._may_go_on():
                     return
+            if not self._has_time():
+                return
 
-    def repair(self) -> None:
-        """Search the time before one-time pulls that may have lost reports. Raises the same."""
+    def _repair(self) -> None:
+        """Search the time before one-time pulls that may have lost reports."""
         self._begin()
         window = self._log.window
         store.execute(self._connection, "order_repair", **self._store, repairs=self._log.repairs, window=window)
@@ -122,10 +139,17 @@ class LogSearch:
 
     def _may_go_on(self) -> bool:
         """Wait as long as the provider's rate limit asks; gives whether there is time for another question."""
-        return not self._stop.wait(self._log.pause) and time.monotonic() < self._until
+        return not self._stop.wait(self._log.pause) and self._has_time()
+
+    def _has_time(self) -> bool:
+        return not self._stop.is_set() and time.monotonic() < self._until
+
+
+class _Stumbled(StoreFailed):
+    """The store failed, and may have done so because of what it was asked."""
 
 
 def _check(asked: Asked) -> None:
     """Give the store a rest where the failure was its own; the question has gone to the end of the line."""
     if asked.arrival is None and not 400 <= (asked.answer.status or 0) < 500:
-        raise StoreFailed(asked.answer)
+        raise _Stumbled(asked.answer)

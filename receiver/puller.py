@@ -71,16 +71,11 @@ class Puller:
         return self._while_leased(self._follow_batches)
 
     def search_log(self, log: Log) -> bool:
-        """Look up every overdue message that is due, and what pulls may have lost; gives whether all went well."""
+        """Search for what pulls may have lost, and look up overdue messages; gives whether all went well."""
         search = LogSearch(
             self._connection, self._exchange, self._settings, provider=self._provider, log=log, stop=self._stop
         )
-
-        def work() -> None:
-            search.look_up_overdue()
-            search.repair()
-
-        return self._while_leased(work)
+        return self._while_leased(search.search)
 
     def refresh_codes(self) -> bool:
         """Read the provider's own list of codes, once a day; gives whether all went well."""

@@ -125,24 +125,25 @@ from (
 ) asked
 where (b.provider, b.batch_id) = (asked.provider, asked.batch_id);
 
--- forget_checks: messages that got their final report, or are too old for the log
-delete from message_check c
-where provider = %(provider)s and endpoint = %(endpoint)s and not exists (
-  select from message_status m
-  where (m.provider, m.message_id) = (c.provider, c.message_id) and not m.is_final and m.first_seen_at > now() - %(window)s);
+-- note_overdue: messages that reports did not answer and that the log still knows, some at a time
+select note_overdue(%(provider)s, %(endpoint)s, %(channel)s, %(window)s, %(overdue_after)s, %(limit)s) as noted;
 
--- note_overdue: messages that reports did not answer and that the log still knows
-insert into message_check (provider, endpoint, message_id)
-select distinct provider, %(endpoint)s, message_id from message_status
-where provider = %(provider)s and not is_final and (channel is null or channel = coalesce(%(channel)s, channel))
-  and first_seen_at between now() - %(window)s and now() - %(overdue_after)s
-on conflict do nothing;
-
--- due_checks: what is looked up now, the longest waiting first
-select message_id from message_check
-where provider = %(provider)s and endpoint = %(endpoint)s and next_check_at <= now()
-order by next_check_at
-limit %(limit)s;
+-- due_checks: what is looked up now, the longest waiting first; not those that got their final report, or are too old for the log: these are forgotten when it is their turn
+with due as materialized (
+  select message_id,
+         exists (select from message_status m
+                 where (m.provider, m.message_id) = (c.provider, c.message_id) and not m.is_final
+                   and waiting_since(m.first_seen_at, m.sent_at) > now() - %(window)s) as is_open
+  from message_check c
+  where provider = %(provider)s and endpoint = %(endpoint)s and next_check_at <= now()
+  order by next_check_at
+  limit %(limit)s
+), forgotten as (
+  delete from message_check
+  where provider = %(provider)s and endpoint = %(endpoint)s
+    and message_id = any (array(select message_id from due where not is_open))
+)
+select message_id, is_open from due;
 
 -- checked: next look after a growing time
 update message_check set

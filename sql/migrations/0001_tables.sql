@@ -135,6 +135,13 @@ comment on column delivery_report.sender is 'Sender id.';
 comment on column delivery_report.callback_data is 'What the sending application attached. Trap: shared by all destinations of a message entry; logs never carry it.';
 comment on column delivery_report.digest is 'Hash of the content: two reports are the same report when it is equal.';
 
+create function waiting_since(first_seen_at timestamptz, sent_at timestamptz) returns timestamptz
+language sql immutable parallel safe
+-- Infobip takes messages 180 days ahead at most.
+return greatest(first_seen_at, case when sent_at - first_seen_at <= interval '180 days' then sent_at end);
+comment on function waiting_since(timestamptz, timestamptz) is
+  'Since when a message waits for its final report: it may be sent long after we heard of it. A sent_at that lies further ahead than a provider lets anybody plan does not count.';
+
 -- The order of the columns is that of fold_reports() in 0002_record.sql.
 create table message_status (
   provider text not null,
@@ -196,7 +203,9 @@ comment on column message_status.decided_at is 'When we first had the verdict th
 comment on column message_status.updated_at is 'When the newest distinct report of the message was received.';
 -- status and is_final are there to be counted: batch_progress reads no rows then. Equal keys take next to no room.
 create index message_status_batch on message_status (provider, batch_id, status, is_final) where batch_id is not null;
-create index message_status_open on message_status (first_seen_at) where not is_final;
+create index message_status_open
+  on message_status (provider, waiting_since(first_seen_at, sent_at), history_place(message_id, destination))
+  where not is_final;
 
 create table kept_history (
   only_one boolean primary key default true check (only_one),
@@ -356,6 +365,10 @@ create table pull_lease (
   leased_until timestamptz not null,
   not_before timestamptz not null default '-infinity',
   failures int not null default 0,
+  noted_until timestamptz not null default '-infinity',
+  noted_place int not null default 0,
+  swept_until timestamptz not null default '-infinity',
+  swept_place int not null default 0,
   primary key (provider, endpoint)
 );
 comment on table pull_lease is 'One consumer at a time for each one-time store, for any number of reconcilers.';
@@ -365,6 +378,65 @@ comment on column pull_lease.holder is 'The process that may read it.';
 comment on column pull_lease.leased_until is 'Until then; by the clock of the database.';
 comment on column pull_lease.not_before is 'After failures nobody reads before this time.';
 comment on column pull_lease.failures is 'Failures in a row.';
+comment on column pull_lease.noted_until is 'Of a log: messages that wait since then or longer were looked at by note_overdue().';
+comment on column pull_lease.noted_place is 'The history_place() of the last of them.';
+comment on column pull_lease.swept_until is 'Of a log: how far it has come in looking at these once more.';
+comment on column pull_lease.swept_place is 'The history_place() of the last of them.';
+
+create function note_overdue(
+  log_provider text, log_endpoint text, log_channel text, log_window interval, overdue_after interval, at_once int)
+returns int
+language plpgsql
+-- In the order of message_status_open, whatever the planner thinks of how many there are.
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+declare
+  is_overdue constant timestamptz := now() - overdue_after;
+  done pull_lease;
+  noted int;
+begin
+  select * into done from pull_lease where (provider, endpoint) = (log_provider, log_endpoint);
+  done.noted_until := greatest(done.noted_until, now() - log_window);
+  done.swept_until := greatest(done.swept_until, now() - log_window);
+
+  with fresh as materialized (
+    select message_id, channel, waiting_since(first_seen_at, sent_at) as since,
+           history_place(message_id, destination) as place
+    from message_status
+    where provider = log_provider and not is_final and waiting_since(first_seen_at, sent_at) <= is_overdue
+      and (waiting_since(first_seen_at, sent_at), history_place(message_id, destination))
+        > (done.noted_until, done.noted_place)
+    order by waiting_since(first_seen_at, sent_at), history_place(message_id, destination)
+    limit at_once
+  ), again as materialized (
+    select message_id, channel, waiting_since(first_seen_at, sent_at) as since,
+           history_place(message_id, destination) as place
+    from message_status
+    where provider = log_provider and not is_final
+      and (waiting_since(first_seen_at, sent_at), history_place(message_id, destination))
+        > (done.swept_until, done.swept_place)
+      and (waiting_since(first_seen_at, sent_at), history_place(message_id, destination))
+        <= (done.noted_until, done.noted_place)
+    order by waiting_since(first_seen_at, sent_at), history_place(message_id, destination)
+    limit at_once
+  ), added as (
+    insert into message_check (provider, endpoint, message_id)
+    select log_provider, log_endpoint, message_id from (table fresh union all table again) seen
+    where channel is null or channel = coalesce(log_channel, channel)
+    on conflict do nothing
+    returning 1
+  )
+  -- From the last one on, or, where there was less than that, from the end and from the start.
+  update pull_lease set
+    (noted_until, noted_place) = (
+      (select since, place from fresh offset at_once - 1) union all select is_overdue, 0 limit 1),
+    (swept_until, swept_place) = (
+      (select since, place from again offset at_once - 1) union all select '-infinity', 0 limit 1)
+  where (provider, endpoint) = (log_provider, log_endpoint)
+  returning (select count(*) from added) into noted;
+  return noted;
+end $$;
+comment on function note_overdue(text, text, text, interval, interval, int) is
+  'Has messages that reports did not answer, and that a log still knows, looked up in it: so many a call, the longest waiting first, from where the last call ended. So many of those before are looked at again, in turn: what is recorded late has its place among them. Gives how many were added.';
 
 -- Partitions -------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from urllib.parse import quote
 import pytest
 import requests
 
+from receiver import log_search, store
+from receiver.database import Connection
 from receiver.providers.infobip import provider as infobip_module
 from receiver.sandbox import Sandbox, SandboxConfig
 from tests.integration.conftest import SECRET, TOKEN
@@ -127,12 +129,15 @@ def test_what_reports_did_not_answer_is_found_in_the_log(
     assert select(database_url, finals) == [("log", 4)]
     asked = "select endpoint, source::text, outcome, entries from pull where source = 'log'"
     assert select(database_url, asked) == [(case.log, "log", "ok", len(sent))]
-    # The next look at those that are still open is later, and the others are not looked up any more.
+    # The next look at those that are still open is later, and the others are not looked up then.
     assert select(database_url, "select count(*), min(checks), bool_and(next_check_at > now()) from message_check") == [
         (len(sent), 1, True)
     ]
     assert cycle(**{**OVERDUE, "INFOBIP_CHANNELS": case.channels})
     assert len(select(database_url, asked)) == 1
+    ask_again(database_url)
+    assert cycle(**{**OVERDUE, "INFOBIP_CHANNELS": case.channels})
+    assert select(database_url, asked + " order by id")[1:] == [(case.log, "log", "ok", 2)]
     assert count(database_url, "message_check") == 2
 
 
@@ -304,6 +309,112 @@ def test_only_messages_of_the_last_48_hours_are_looked_up(
     assert len(scripted.asked_for(LOG)) == 1
     assert count(database_url, "message_check") == 0
     assert select(database_url, "select message_id from open_gaps order by 1") == ["old", "young"]
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "20 minutes ago",
+        "49 hours ago",
+        "1 hour",  # from now on: the log does not know it yet
+        "100 years",  # nobody can send that late: first_seen_at counts
+        None,
+    ],
+)
+def test_the_48_hours_of_a_message_that_was_scheduled_begin_when_it_is_sent(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, database_url: str, sent: str | None
+) -> None:
+    push_pending(web, "m-1")
+    assert cycle(**at(scripted))
+    execute(database_url, "update message_status set first_seen_at = now() - interval '73 hours'")
+    ask_again(database_url)
+    assert cycle(**at(scripted))
+    assert count(database_url, "message_check") == 0
+    execute(database_url, "update message_status set sent_at = now() + %s::interval", sent)  # as a report tells it
+    scripted.asked.clear()
+    assert cycle(**at(scripted))
+    is_asked = sent == "20 minutes ago"
+    assert [ids_of(asked) for asked in scripted.asked_for(LOG)] == [["m-1"]] * is_asked
+    assert count(database_url, "message_check") == is_asked
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_what_is_overdue_is_noted_some_at_a_time_and_what_is_recorded_late_in_turn(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of one body are of one moment."""
+    monkeypatch.setattr(log_search, "_NOTED_AT_ONCE", 2)
+    push_pending(web, *(f"m-{n}" for n in range(5)))
+    for noted in (2, 4, 5):
+        assert cycle(**at(scripted))
+        assert count(database_url, "message_check") == noted
+    push_pending(web, "late", "viber", channel="SMS")
+    execute(database_url, "update message_status set channel = 'viber' where message_id = 'viber'")
+    execute(database_url, "update message_status set first_seen_at = first_seen_at - interval '1 hour'")
+    for _ in range(6):  # to the end, and two at a time from the start
+        assert cycle(**at(scripted))
+    seen = {message_id for asked in scripted.asked_for(LOG) for message_id in ids_of(asked)}
+    assert seen == {"late", *(f"m-{n}" for n in range(5))}
+
+
+def test_however_many_messages_stay_open_a_cycle_looks_at_some_of_them(connection: Connection) -> None:
+    """Whatever the planner knows (nothing here was analyzed), and although all of them are of one moment."""
+    connection.execute(
+        "insert into message_status (provider, message_id, destination, status, is_final, source, report_count,"
+        " has_conflict, first_seen_at, decided_at, updated_at) "
+        "select 'infobip', 'm-' || n, 'x', 'sent', false, 'push', 1, false, t, t, t "
+        "from generate_series(1, 20000) n cross join (values (now() - interval '1 hour')) at (t)"
+    )
+    log = {"provider": "infobip", "endpoint": LOG}
+    store.query(connection, "acquire_lease", **log, holder="x", lease=timedelta(minutes=1))
+    which = {**log, "channel": "sms", "window": timedelta(hours=48), "overdue_after": timedelta(minutes=10)}
+    noted = "select count(*) from message_check"
+    read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'message_status'"
+    with connection.transaction():
+        for turn in (1, 2, 3):
+            store.query(connection, "note_overdue", **which, limit=1_000)
+            assert connection.execute(noted).fetchone() == (turn * 1_000,)
+        [(looked_at,)] = connection.execute(read).fetchall()
+    assert looked_at <= 5 * 1_000  # from the second turn on some are looked at again
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_what_a_pull_has_lost_is_searched_before_overdue_messages(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, database_url: str
+) -> None:
+    """And where these cannot be looked up at all."""
+    push_pending(web, "m-1")
+    order(database_url, (10, 9))
+    execute(database_url, "alter table message_check rename to away")
+    scripted.answers[LOG] = results()
+    try:
+        assert not cycle(**at(scripted))
+    finally:
+        execute(database_url, "alter table away rename to message_check")
+    assert repaired(database_url) == [("searched", True)]
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_stretch_that_the_provider_stumbles_over_holds_up_no_overdue_message(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, database_url: str
+) -> None:
+    push_pending(web, "m-1")
+    order(database_url, (10, 9))
+    scripted.answers[LOG] = lambda asked: knows(asked) if "messageId" in asked.params else Answer(b"", 500)
+    assert not cycle(**at(scripted))
+    assert statuses(database_url, "status::text") == ["delivered"]
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_log_that_wants_to_be_left_alone_is_asked_nothing_else(
+    web: Web, scripted: ScriptedProvider, cycle: Cycle, database_url: str
+) -> None:
+    push_pending(web, "m-1")
+    order(database_url, (10, 9))
+    scripted.answers[LOG] = Answer(b"", 429)
+    assert not cycle(**at(scripted))
+    assert len(scripted.asked_for(LOG)) == 1
 
 
 @pytest.mark.usefixtures("no_pause")
