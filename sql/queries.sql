@@ -103,26 +103,28 @@ where provider = %(provider)s and next_pull_at <= now()
 order by next_pull_at
 limit %(limit)s;
 
--- schedule_batches: after an answer (with its entries) the next question comes after a growing time, or never when all is final or too old; without one, less and less often
+-- schedule_batches: after an answer (with its entries) the next question comes after a growing time, or never when all that we know of is there and final, or too old; without one, less and less often
 update sent_batch b set
   pulls = pulls + is_answered::int, failures = case when is_answered then 0 else failures + 1 end, pulled_at = now(),
-  is_named = is_named or is_answered
-    and exists (select from message_status m where (m.provider, m.batch_id) = (b.provider, b.batch_id))
-    and not exists (select unnest(b.destinations) except
-                    select m.destination from message_status m where (m.provider, m.batch_id) = (b.provider, b.batch_id)),
+  is_named = b.is_named or is_answered and known.is_named,
   next_pull_at = case
-    when entries >= total and not exists (
-      select from message_status m where (m.provider, m.batch_id) = (b.provider, b.batch_id) and not m.is_final) then null
-    when learned_at + %(give_up)s <= now() then null
-    when is_answered then now() + greatest(%(interval)s, least((now() - learned_at) / 2, interval '4 hours'))
+    -- no entries at all: it is still to be sent, or the provider has only begun with it
+    when entries >= asked.total and asked.total > 0 and known.is_named and not known.is_open then null
+    when asked.since + %(give_up)s <= now() then null
+    when is_answered then now() + greatest(%(interval)s, least((now() - asked.since) / 2, interval '4 hours'))
     else now() + least(%(interval)s * power(2, least(failures, 20)), interval '1 hour') end
 from (
-  select provider, batch_id, asked.entries, asked.entries is not null as is_answered
+  select provider, batch_id, total, destinations, greatest(learned_at, reopened_at) as since, asked.entries,
+         asked.entries is not null as is_answered
   from sent_batch join json_to_recordset(%(asked)s) as asked (batch_id text, entries int) using (batch_id)
   where provider = %(provider)s
   order by provider, batch_id  -- locked in the order of their keys, as record() does
   for update of sent_batch
 ) asked
+cross join lateral (
+  select batch_is_named(asked.provider, asked.batch_id, asked.destinations) as is_named,
+         batch_is_open(asked.provider, asked.batch_id) as is_open
+) known
 where (b.provider, b.batch_id) = (asked.provider, asked.batch_id);
 
 -- note_overdue: messages that reports did not answer and that the log still knows, some at a time

@@ -243,6 +243,7 @@ create table sent_batch (
   destinations text[] not null default '{}',
   is_named boolean not null default false,
   learned_at timestamptz not null default now(),
+  reopened_at timestamptz,
   total int,
   delivered int,
   failed int,
@@ -259,14 +260,15 @@ comment on column sent_batch.provider is 'messaging_plus.';
 comment on column sent_batch.source is 'How we learned of it: push, sent or sql.';
 comment on column sent_batch.destinations is 'Where the sending application says it went, where it said so.';
 comment on column sent_batch.is_named is 'We know its messages: there are some, and one for each of the destinations. Trap: false where nobody has looked yet, too.';
-comment on column sent_batch.learned_at is 'When we learned of it; giving up counts from here.';
+comment on column sent_batch.learned_at is 'When we learned of it; giving up counts from here, or from reopened_at.';
+comment on column sent_batch.reopened_at is 'When it was not asked about any more and something came (a push, or what /sent tells) while not all of it was known and final: it is asked about again. NULL: never.';
 comment on column sent_batch.total is 'counts.total of the last answer.';
 comment on column sent_batch.delivered is 'counts.delivered of the last answer. Trap: may contradict the details; the details count.';
 comment on column sent_batch.failed is 'counts.failed of the last answer.';
 comment on column sent_batch.pulls is 'How often it was asked about.';
 comment on column sent_batch.failures is 'How often in a row the question failed.';
 comment on column sent_batch.pulled_at is 'When it was last asked about.';
-comment on column sent_batch.next_pull_at is 'When it is asked about next; NULL: no more (all final, or given up).';
+comment on column sent_batch.next_pull_at is 'When it is asked about next; NULL: no more (all that we know of is there and final, or given up), until something new comes.';
 create index sent_batch_due on sent_batch (next_pull_at) where next_pull_at is not null;
 -- batch_progress: the batches of a time; open_gaps: the few of which not everything is known
 create index sent_batch_learned on sent_batch (learned_at);

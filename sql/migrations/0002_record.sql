@@ -89,6 +89,26 @@ create type incoming_report as (
   sender text, callback_data text);
 comment on type incoming_report is 'A report as record() takes it; arrival is the position of its body in the call, from 1.';
 
+-- As volatile functions they see what was committed while their caller waited for the lock of the batch.
+create function batch_is_named(batch_provider text, id text, batch_destinations text[]) returns boolean
+language sql volatile
+begin atomic
+  select exists (select from message_status m where (m.provider, m.batch_id) = (batch_provider, id))
+     and not exists (select unnest(batch_destinations) except
+                     select m.destination from message_status m where (m.provider, m.batch_id) = (batch_provider, id));
+end;
+comment on function batch_is_named(text, text, text[]) is 'Whether messages of a batch are known, and one for each of these destinations.';
+
+create function batch_is_open(batch_provider text, id text) returns boolean
+language sql volatile
+begin atomic
+  -- Each status is looked up in the index, which has them before is_final: a batch may have many messages.
+  select exists (select from message_status m
+                 where (m.provider, m.batch_id) = (batch_provider, id) and not m.is_final
+                   and m.status = any (enum_range(null::delivery_status)));
+end;
+comment on function batch_is_open(text, text) is 'Whether a message of a batch is not final.';
+
 create function record(arrivals json, bodies bytea[], reports json, rejects json, batches json)
 returns table (arrival int, payload_id bigint, fresh int, changed int)
 language plpgsql
@@ -161,45 +181,6 @@ begin
     on conflict do nothing;
   end if;
 
-  if json_array_length(batches) > 0 then
-    -- Several bodies may speak of one batch: the first makes it known, of what they tell the last is right.
-    select json_agg(b) into batches
-    from (
-      select provider, batch_id, first_known(source order by n) as source,
-             first_known(nullif(destinations, '{}') order by n desc) as destinations,
-             first_known(total order by n desc) as total, first_known(delivered order by n desc) as delivered,
-             first_known(failed order by n desc) as failed
-      from rows from (json_to_recordset(batches) as (
-        provider text, batch_id text, source text, destinations text[], total int, delivered int, failed int))
-        with ordinality as told (provider, batch_id, source, destinations, total, delivered, failed, n)
-      group by provider, batch_id
-    ) b;
-
-    -- A push names a batch because it holds a report of it.
-    insert into sent_batch (provider, batch_id, source, is_named)
-    select b.provider, b.batch_id, b.source, b.source = 'push'
-    from json_to_recordset(batches) as b (provider text, batch_id text, source text)
-    order by b.provider, b.batch_id
-    on conflict do nothing;
-
-    -- Locked in the order of their keys, as status rows are below.
-    update sent_batch s set
-      total = coalesce(b.total, s.total), delivered = coalesce(b.delivered, s.delivered),
-      failed = coalesce(b.failed, s.failed), destinations = coalesce(b.destinations, s.destinations),
-      is_named = s.is_named and coalesce(b.destinations <@ s.destinations, true)
-    from (
-      select b.*
-      from sent_batch
-      join json_to_recordset(batches) as b (
-        provider text, batch_id text, destinations text[], total int, delivered int, failed int)
-        using (provider, batch_id)
-      where b.total is not null or b.destinations is not null
-      order by provider, batch_id
-      for update of sent_batch
-    ) b
-    where (s.provider, s.batch_id) = (b.provider, b.batch_id);
-  end if;
-
   -- The same report may come twice in one call: one of it is kept, with the best that is known of how it came.
   select array_agg(row(
       first_received, sent_at, done_at, payload_ids[arrival], item, segments, best_source, status, is_final, of_reused_id,
@@ -215,6 +196,64 @@ begin
     window same as (partition by digest)
   ) copies
   where copy = 1;
+
+  if json_array_length(batches) > 0 then
+    -- Several bodies may speak of one batch: the first makes it known, of what they tell the last is right.
+    select json_agg(b) into batches
+    from (
+      select provider, batch_id, first_known(source order by n) as source,
+             first_known(nullif(destinations, '{}') order by n desc) as destinations,
+             first_known(total order by n desc) as total, first_known(delivered order by n desc) as delivered,
+             first_known(failed order by n desc) as failed,
+             bool_or(source in ('push', 'sent')) as is_news,
+             (provider, batch_id) in (select r.provider, r.batch_id from unnest(incoming) r where not r.is_final) as is_open
+      from rows from (json_to_recordset(batches) as (
+        provider text, batch_id text, source text, destinations text[], total int, delivered int, failed int))
+        with ordinality as told (provider, batch_id, source, destinations, total, delivered, failed, n)
+      group by provider, batch_id
+    ) b;
+
+    -- A push names a batch because it holds a report of it.
+    insert into sent_batch (provider, batch_id, source, is_named)
+    select b.provider, b.batch_id, b.source, b.source = 'push'
+    from json_to_recordset(batches) as b (provider text, batch_id text, source text)
+    order by b.provider, b.batch_id
+    on conflict do nothing;
+
+    -- Locked in the order of their keys, as status rows are below. A report that is not final locks its batch in any
+    -- case: whoever finds just now that all of it is final (schedule_batches) comes before, or sees the report.
+    perform from sent_batch s
+    join json_to_recordset(batches) as b (
+      provider text, batch_id text, destinations text[], total int, is_news boolean, is_open boolean)
+      using (provider, batch_id)
+    where b.total is not null or b.destinations is not null
+      or b.is_news and (b.is_open or s.next_pull_at is null and (not s.is_named or batch_is_open(s.provider, s.batch_id)))
+    order by s.provider, s.batch_id
+    for update of s;
+
+    if found then
+      -- What our own questions bring does not reopen a batch: they would never end.
+      update sent_batch s set
+        total = coalesce(b.total, s.total), delivered = coalesce(b.delivered, s.delivered),
+        failed = coalesce(b.failed, s.failed), destinations = coalesce(b.destinations, s.destinations),
+        is_named = b.is_named,
+        next_pull_at = case when b.is_reopened then now() else s.next_pull_at end,
+        reopened_at = case when b.is_reopened then now() else s.reopened_at end
+      from (
+        select b.*, named.is_named,
+               s.next_pull_at is null and b.is_news
+                 and (b.is_open or not named.is_named or batch_is_open(s.provider, s.batch_id)) as is_reopened
+        from sent_batch s
+        join json_to_recordset(batches) as b (
+          provider text, batch_id text, destinations text[], total int, delivered int, failed int, is_news boolean,
+          is_open boolean)
+          using (provider, batch_id)
+        cross join lateral (select s.is_named and coalesce(b.destinations <@ s.destinations, true)) named (is_named)
+      ) b
+      where (s.provider, s.batch_id) = (b.provider, b.batch_id)
+        and (b.total is not null or b.destinations is not null or b.is_reopened);
+    end if;
+  end if;
 
   -- Status rows are locked first, in the order of their keys, here and everywhere: no two calls can deadlock, and
   -- whoever comes second to a message reads the history of the first, because each statement has a new snapshot.

@@ -33,7 +33,7 @@ asked as materialized (
 ),
 waiting as (
   select m.provider, m.channel, m.message_id, m.destination, m.batch_id, m.status::text, m.status_code,
-         m.report_count, m.first_seen_at, m.updated_at
+         m.report_count, m.first_seen_at, waiting_since(m.first_seen_at, m.sent_at) as since
   from message_status m
   where not m.is_final
   union all
@@ -54,19 +54,19 @@ waiting as (
 )
 select w.provider, w.channel, w.message_id, w.destination, w.batch_id, w.status, w.status_code, w.report_count,
        w.first_seen_at,
-       w.first_seen_at + s.overdue_after as overdue_since,
+       w.since + s.overdue_after as overdue_since,
        tried.pulls, tried.last_pull_at, tried.last_outcome, tried.last_error,
        looked_up.checks as log_checks, looked_up.checked_at as last_log_check_at,
-       w.first_seen_at + s.give_up_after <= now() as given_up,
+       given_up.given_up,
        case
-         when w.first_seen_at + s.give_up_after <= now() then null
+         when given_up.given_up then null
          when b.batch_id is not null then b.next_pull_at
          else least(looked_up.next_check_at, greatest(tried.last_pull_at + s.reconcile_interval, l.not_before))
        end as next_pull_at,
        case
-         when w.first_seen_at + s.give_up_after <= now() then 'given up'
+         when given_up.given_up then 'given up'
          when b.next_pull_at is not null then 'batch is pulled again'
-         when b.batch_id is not null then 'waits for a push: the provider calls the whole batch final'
+         when b.batch_id is not null then 'waits for a push: its batch is not asked about any more'
          when tried.pulls is null then 'never pulled: is the reconciler running, are the provider''s variables set?'
          when l.failures > 0 then 'pull is repeated after a failure'
          when looked_up.next_check_at is not null then 'reports are pulled and logs searched again'
@@ -75,6 +75,9 @@ select w.provider, w.channel, w.message_id, w.destination, w.batch_id, w.status,
 from waiting w
 cross join setting_values s
 left join sent_batch b on (b.provider, b.batch_id) = (w.provider, w.batch_id)
+cross join lateral (
+  select greatest(w.since, b.learned_at, b.reopened_at) + s.give_up_after <= now()
+) given_up (given_up)
 left join lateral (
   select count(*) as pulls, max(p.started_at) as last_pull_at,
          (array_agg(p.outcome order by p.started_at desc))[1] as last_outcome,
@@ -111,7 +114,7 @@ left join (
 ) looked_up on (looked_up.provider, looked_up.message_id) = (w.provider, w.message_id)
 left join pull_lease l on (l.provider, l.endpoint) = (w.provider, of_store.endpoint) and b.batch_id is null
   and tried.pulls is not null
-where w.first_seen_at + s.overdue_after <= now();
+where w.since + s.overdue_after <= now();
 
 comment on view open_gaps is 'Every message that should have a final report by now and has none: since when, what was tried, what happens next. Given up messages stay here.';
 comment on column open_gaps.provider is 'infobip or messaging_plus.';
@@ -123,14 +126,14 @@ comment on column open_gaps.status is 'The status so far; NULL where nothing cam
 comment on column open_gaps.status_code is 'The provider''s own code so far.';
 comment on column open_gaps.report_count is 'Distinct reports so far.';
 comment on column open_gaps.first_seen_at is 'When we first heard of it.';
-comment on column open_gaps.overdue_since is 'first_seen_at + OVERDUE_AFTER_SECONDS.';
+comment on column open_gaps.overdue_since is 'first_seen_at, or sent_at where it was sent later, + OVERDUE_AFTER_SECONDS.';
 comment on column open_gaps.pulls is 'How many pulls could have brought its report since we heard of it; NULL: none. Of one-time stores those of the last GIVE_UP_AFTER_HOURS count.';
 comment on column open_gaps.last_pull_at is 'When the last of them started.';
 comment on column open_gaps.last_outcome is 'How the last of them ended, see pull.outcome.';
 comment on column open_gaps.last_error is 'What went wrong in the last of them.';
 comment on column open_gaps.log_checks is 'How often it was looked up in the provider''s logs; NULL: not yet, or the provider has no log for it.';
 comment on column open_gaps.last_log_check_at is 'When last.';
-comment on column open_gaps.given_up is 'Older than GIVE_UP_AFTER_HOURS: nothing more is tried.';
+comment on column open_gaps.given_up is 'We heard of it, and it was sent, and a push last reopened its batch, longer ago than GIVE_UP_AFTER_HOURS: nothing more is tried. A push revives its batch.';
 comment on column open_gaps.next_pull_at is 'When the next pull is due, as far as we can tell.';
 comment on column open_gaps.next_step is 'What happens next, in words.';
 

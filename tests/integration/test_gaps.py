@@ -159,6 +159,35 @@ def test_a_message_that_nobody_answers_for_is_given_up_and_stays(web: Web, cycle
     assert select(database_url, "select next_pull_at from sent_batch") == [None]
 
 
+@pytest.mark.parametrize(
+    ("sent", "since", "given_up"),
+    [
+        (None, "first_seen_at", True),
+        ("80 hours ago", "first_seen_at", True),
+        ("71 hours ago", "sent_at", False),
+        ("100 days", None, None),  # from now on: nothing is overdue yet
+        ("200 days", "first_seen_at", True),  # nobody can send that late
+        ("9000 years", "first_seen_at", True),
+        ("2000 years ago", "first_seen_at", True),
+    ],
+)
+def test_a_message_that_was_scheduled_is_overdue_and_given_up_from_when_it_was_sent(
+    database_url: str, sent: str | None, since: str | None, given_up: bool | None
+) -> None:
+    execute(database_url, "insert into setting values ('overdue_after', '10 minutes'), ('give_up_after', '72 hours')")
+    execute(
+        database_url,
+        "insert into message_status (provider, message_id, destination, status, is_final, source, report_count,"
+        " has_conflict, sent_at, first_seen_at, decided_at, updated_at) "
+        "select 'infobip', 'm', 'x', 'sent', false, 'push', 1, false, now() + %s::interval, t, t, t "
+        "from (values (now() - interval '75 hours')) as m (t)",
+        sent,
+    )
+    expected = [] if since is None else [(True, given_up)]
+    is_since = f"overdue_since = (select {since} from message_status) + interval '10 minutes'"
+    assert gaps(database_url, f"{is_since}, given_up") == expected
+
+
 @pytest.mark.parametrize("destinations", [["441111111111", "442222222222"], [None]])
 def test_a_batch_of_which_only_its_sending_is_known_is_a_gap(
     web: Web, sandbox: Sandbox, cycle: Cycle, database_url: str, destinations: list[str | None]
@@ -200,7 +229,7 @@ def test_a_destination_that_is_told_after_all_others_were_reported_is_a_gap(
     web.post("/sent/messaging-plus", {"identifier": batch, "destinations": numbers[:1]}, headers=BEARER)
     assert select(database_url, "select is_named from sent_batch") == [True]
     web.post("/sent/messaging-plus", {"identifier": batch, "destinations": numbers}, headers=BEARER)
-    assert gaps(database_url, "destination") == numbers[2:]
+    assert gaps(database_url, "destination, next_step") == [(numbers[2], "batch is pulled again")]
 
 
 def test_a_batch_that_a_push_made_known_is_a_gap_where_it_went_to_more(

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from receiver import arrivals, store
+from receiver.database import Connection
+from receiver.providers.messaging_plus import MessagingPlus
 from receiver.puller import Puller
 from receiver.reconciler import Reconciler
+from receiver.reports import Source
 from receiver.sandbox import Sandbox
 from tests.integration.conftest import OTHER_SECRET, TOKEN
-from tests.integration.server import Web, count, execute, finished, locked, sample, select, statuses, wait_for
+from tests.integration.provider import Answer, ScriptedProvider, scripted_provider
+from tests.integration.server import (
+    LOCK_WAITS,
+    Web,
+    count,
+    execute,
+    finished,
+    locked,
+    sample,
+    select,
+    statuses,
+    wait_for,
+)
 
 Cycle = Callable[..., bool]
 SMS = "/sms/1/reports"
@@ -240,8 +256,8 @@ def test_batches_are_learned_from_receipts_from_sent_and_from_sql(
         sandbox.send_messaging_plus(pair, ["delivered", "failed"])["identifier"] for _ in range(4)
     )
     sandbox.drain()
-    receipt = {"messageuuid": "m", "batchuuid": by_receipt, "destination": "+447700900009", "delivered": True}
-    web.post(f"/webhooks/messaging-plus/{OTHER_SECRET}", receipt)
+    body = {"messageuuid": "m", "batchuuid": by_receipt, "destination": "+447700900009", "delivered": True}
+    web.post(f"/webhooks/messaging-plus/{OTHER_SECRET}", body)
     web.post("/sent/messaging-plus", {"identifier": by_sent}, headers={"Authorization": f"Bearer {TOKEN}"})
     execute(database_url, "insert into sent_batch (batch_id) values (%s)", by_sql)
     assert cycle()
@@ -278,6 +294,172 @@ def test_a_batch_that_is_all_final_is_asked_about_no_more(sandbox: Sandbox, cycl
     sandbox.drain()
     assert cycle()
     assert select(database_url, "select next_pull_at from sent_batch") == [None]
+
+
+FIRST, SECOND = "441111111111", "442222222222"
+
+
+def details(*flags: tuple[str, bool, bool], total: int | None = None) -> Answer:
+    """An answer about the batch ``b``: destinations, each delivered or failed or neither."""
+    entries = [
+        {"destination": f"+{to}", "delivered": delivered, "failed": failed, "batchuuid": "b", "messageuuid": "m"}
+        for to, delivered, failed in flags
+    ]
+    counts = {"total": len(entries) if total is None else total, "delivered": 0, "failed": 0}
+    return Answer(json.dumps({"counts": counts, "details": entries}).encode())
+
+
+def receipt(web: Web, to: str, *, delivered: bool = True, code: str = "00") -> None:
+    body = {"destination": f"+{to}", "delivered": delivered, "batchuuid": "b", "messageuuid": "m"}
+    web.post(f"/webhooks/messaging-plus/{OTHER_SECRET}", {**body, "receiptInfo": {"code": code}})
+
+
+def tell_sent(web: Web, *destinations: str) -> None:
+    answer = {"identifier": "b", "destinations": destinations}
+    web.post("/sent/messaging-plus", answer, headers={"Authorization": f"Bearer {TOKEN}"})
+
+
+def is_followed(url: str) -> bool:
+    [followed] = select(url, "select next_pull_at is not null from sent_batch")
+    return bool(followed)
+
+
+@pytest.fixture
+def scripted(cycle: Cycle) -> Iterator[tuple[ScriptedProvider, Cycle]]:
+    """A provider that answers what a test wants, and cycles of its reconciler."""
+    with scripted_provider() as provider:
+        here = {"INFOBIP_BASE_URL": provider.url, "MESSAGING_PLUS_BASE_URL": provider.url}
+        yield provider, lambda **more: cycle(**here, **more)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        details(),  # still to be sent
+        details((FIRST, True, False)),  # the provider has only begun with it
+        details((FIRST, True, False), (SECOND, False, False)),
+        details((FIRST, True, False), (SECOND, True, False), total=3),
+    ],
+    ids=["none", "one", "pending", "fewer"],
+)
+def test_a_batch_that_the_provider_still_fills_is_asked_about_again(
+    web: Web, scripted: tuple[ScriptedProvider, Cycle], database_url: str, answer: Answer
+) -> None:
+    provider, cycle = scripted
+    tell_sent(web, FIRST, SECOND)
+    provider.answers["/batch"] = answer
+    assert cycle(OVERDUE_AFTER_SECONDS="0.001")
+    assert is_followed(database_url)
+    assert set(select(database_url, "select next_step from open_gaps")) <= {"batch is pulled again"}
+    provider.answers["/batch"] = details((FIRST, True, False), (SECOND, False, True))
+    execute(database_url, "update sent_batch set next_pull_at = now()")
+    assert cycle()
+    assert not is_followed(database_url)
+    assert select(database_url, "select * from open_gaps") == []
+
+
+def test_a_batch_that_never_gets_larger_is_given_up(
+    web: Web, scripted: tuple[ScriptedProvider, Cycle], database_url: str
+) -> None:
+    provider, cycle = scripted
+    tell_sent(web, FIRST, SECOND)
+    provider.answers["/batch"] = details((FIRST, True, False))
+    receipt(web, FIRST)
+    execute(database_url, "update sent_batch set learned_at = now() - interval '71 hours'")
+    assert cycle()
+    assert is_followed(database_url)
+    execute(database_url, "update sent_batch set next_pull_at = now(), learned_at = now() - interval '72 hours'")
+    assert cycle()
+    assert not is_followed(database_url)
+    assert cycle()
+    assert len(provider.asked_for("/batch")) == 2
+
+
+def test_a_receipt_that_is_not_final_has_a_closed_batch_asked_about_again(
+    web: Web, scripted: tuple[ScriptedProvider, Cycle], database_url: str
+) -> None:
+    provider, cycle = scripted
+    provider.answers["/batch"] = details((FIRST, True, False))
+    receipt(web, FIRST)
+    assert cycle()
+    assert not is_followed(database_url)
+    receipt(web, FIRST)
+    assert not is_followed(database_url)
+    receipt(web, SECOND, delivered=False, code="22")
+    assert is_followed(database_url)
+    provider.answers["/batch"] = details((FIRST, True, False), (SECOND, True, False))
+    assert cycle()
+    assert not is_followed(database_url)
+    assert statuses(database_url, "destination, status::text") == [(FIRST, "delivered"), (SECOND, "delivered")]
+
+
+def test_a_receipt_revives_a_batch_that_was_given_up_before_it_was_sent(
+    web: Web, scripted: tuple[ScriptedProvider, Cycle], database_url: str
+) -> None:
+    """With a clock of its own: the next questions come soon, and so long."""
+    provider, cycle = scripted
+    tell_sent(web, FIRST, SECOND)
+    ago = "update sent_batch set learned_at = now() - interval '100 hours', next_pull_at = now()"
+    execute(database_url, ago)
+    assert cycle(OVERDUE_AFTER_SECONDS="0.001")
+    assert not is_followed(database_url)
+    shown = "select destination, given_up, next_step from open_gaps order by 1"
+    assert select(database_url, shown) == [(FIRST, True, "given up"), (SECOND, True, "given up")]
+    receipt(web, FIRST)
+    assert is_followed(database_url)
+    provider.answers["/batch"] = details((FIRST, True, False), (SECOND, False, False))
+    assert cycle()
+    assert select(database_url, shown) == [(SECOND, False, "batch is pulled again")]
+    near = "select next_pull_at - pulled_at between interval '55 s' and interval '65 s' from sent_batch"
+    assert select(database_url, near) == [True]
+    execute(database_url, "update sent_batch set reopened_at = now() - interval '72 hours', next_pull_at = now()")
+    assert cycle()
+    assert not is_followed(database_url)
+    # All that is known was told by details: what is open counts.
+    receipt(web, FIRST)
+    assert is_followed(database_url)
+
+
+def test_what_a_question_brings_reopens_no_batch(database_url: str, connection: Connection) -> None:
+    """Two batches whose answers name each other would be asked about for ever."""
+    execute(database_url, "insert into sent_batch (batch_id, next_pull_at) values ('b', null)")
+    body = details((FIRST, False, False)).body
+    for source, followed in ((Source.PULL, False), (Source.PUSH, True)):
+        store.record(connection, [arrivals.read(MessagingPlus(), source, body)])
+        assert is_followed(database_url) is followed
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_receipt_that_meets_the_closing_of_its_batch_is_not_overlooked(
+    database_url: str, connection: Connection, other: Connection, committed: bool
+) -> None:
+    """Whichever of the two comes first, the batch is asked about again."""
+    final, open_ = (
+        arrivals.read(MessagingPlus(), Source.PULL, details((FIRST, True, False)).body),
+        arrivals.read(
+            MessagingPlus(),
+            Source.PUSH,
+            b'{"destination":"+442222222222","delivered":false,"batchuuid":"b","messageuuid":"m","receiptInfo":{"code":"22"}}',
+        ),
+    )
+    store.record(connection, [final])
+    asked = json.dumps([{"batch_id": "b", "entries": 1}])
+    rest = {"interval": timedelta(minutes=1), "give_up": timedelta(hours=72)}
+
+    def close(connection: Connection) -> None:
+        store.execute(connection, "schedule_batches", provider="messaging_plus", asked=asked, **rest)
+
+    def come(connection: Connection) -> None:
+        store.record(connection, [open_])
+
+    first, second = (come, close) if committed else (close, come)
+    with ThreadPoolExecutor(1) as pool:
+        with connection.transaction():
+            first(connection)
+            waiting = pool.submit(second, other)
+            wait_for(lambda: select(database_url, LOCK_WAITS) == [1])
+        waiting.result()
+    assert is_followed(database_url)
 
 
 @pytest.mark.parametrize(
