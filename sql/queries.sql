@@ -133,9 +133,9 @@ select note_overdue(%(provider)s, %(endpoint)s, %(channel)s, %(window)s, %(overd
 -- due_checks: what is looked up now, the longest waiting first; not those that got their final report, or are too old for the log: these are forgotten when it is their turn
 with due as materialized (
   select message_id,
-         exists (select from message_status m
-                 where (m.provider, m.message_id) = (c.provider, c.message_id) and not m.is_final
-                   and waiting_since(m.first_seen_at, m.sent_at) > now() - %(window)s) as is_open
+         -- as no condition: by its key, never by the index of all that is open
+         (select bool_or(not m.is_final and waiting_since(m.first_seen_at, m.sent_at) > now() - %(window)s)
+          from message_status m where (m.provider, m.message_id) = (c.provider, c.message_id)) is true as is_open
   from message_check c
   where provider = %(provider)s and endpoint = %(endpoint)s and next_check_at <= now()
   order by next_check_at

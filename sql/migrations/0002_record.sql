@@ -102,9 +102,10 @@ comment on function batch_is_named(text, text, text[]) is 'Whether messages of a
 create function batch_is_open(batch_provider text, id text) returns boolean
 language sql volatile
 begin atomic
-  -- Each status is looked up in the index, which has them before is_final: a batch may have many messages.
+  -- Each status is looked up in message_status_batch, which has them before is_final: a batch may have many messages.
+  -- `not is_final` in these words would allow the index of all that is open as well (message_status_open).
   select exists (select from message_status m
-                 where (m.provider, m.batch_id) = (batch_provider, id) and not m.is_final
+                 where (m.provider, m.batch_id) = (batch_provider, id) and m.is_final < true
                    and m.status = any (enum_range(null::delivery_status)));
 end;
 comment on function batch_is_open(text, text) is 'Whether a message of a batch is not final.';
