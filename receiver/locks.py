@@ -12,7 +12,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 log = structlog.get_logger(__name__)
 
 _ATTEMPTS = 60
-"""Each waits for a lock for a second: a minute and a half with the pauses, then somebody has to look."""
+"""Each waits for as long as the ``lock_timeout`` of the work; then somebody has to look."""
 _PAUSE = 0.5
 """Seconds in which others have their turn."""
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def retry_while_locked(work: Callable[[], T], *, doing: str) -> T:
-    """Do it again while a lock is not to be had, for a minute and a half. Raises what ``work`` raises.
+    """Do it again while a lock is not to be had, for half a minute and more. Raises what ``work`` raises.
 
     What ``work`` does is one transaction, of which nothing is left when it fails: it may lose a deadlock, too.
     """
