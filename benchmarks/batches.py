@@ -93,8 +93,8 @@ def _send(providers: commands.Providers, how_many: int) -> list[bytes]:
 def _make_known(url: str, answers: Sequence[bytes]) -> None:
     """As if the sending application had forwarded the answers."""
     with connect(url) as connection:
-        arrivals = [arrivals.read(MessagingPlus(), Source.SENT, answer) for answer in answers]
-        store.record(connection, arrivals)
+        known = [arrivals.read(MessagingPlus(), Source.SENT, answer) for answer in answers]
+        store.record(connection, known)
 
 
 def _ask(providers: commands.Providers, answers: Sequence[bytes]) -> float:
