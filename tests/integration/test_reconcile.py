@@ -576,10 +576,10 @@ def test_an_answer_that_takes_the_database_long_is_stored_in_the_end(
     sandbox: Sandbox, cycle: Cycle, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what it holds, as where many are forgotten: trying again with the same patience would never end."""
-    monkeypatch.setattr("receiver.reconciler._PATIENCE", 0.5)
+    monkeypatch.setattr("receiver.reconciler._PATIENCE", 1.5)
     execute(
         database_url,
-        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(1.2); return new; end'",
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(2.5); return new; end'",
     )
     slowly = "create trigger slow before insert on payload for each row when (new.channel = 'sms') execute function"
     execute(database_url, f"{slowly} slow()")
