@@ -537,6 +537,12 @@ def test_where_the_provider_refuses_a_cursor_two_halves_are_asked_for(
     repair(cycle, database_url)
     outcomes = select(database_url, "select http_status from pull where params ->> 'cursor' = 'forgotten'")
     assert outcomes == [400]
+    first_half = """
+        select count(*) > 0 from pull whole join pull half on half.id > whole.id
+          and half.params ->> 'sentSince' = whole.params ->> 'sentSince'
+          and half.params ->> 'sentUntil' < whole.params ->> 'sentUntil'
+        where whole.params ->> 'cursor' = 'forgotten'"""
+    assert select(database_url, first_half) == [True]
 
 
 # --- nothing stands in the way for long
