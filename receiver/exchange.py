@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,6 +24,7 @@ from receiver import arrivals, fetch, store
 from receiver.arrivals import Arrival
 from receiver.database import Connection, connect
 from receiver.errors import ReceiverError
+from receiver.grouping import grouped
 from receiver.packing import readable
 from receiver.providers.base import Provider, Pull
 
@@ -125,7 +126,7 @@ class Exchange:
     def ask(self, pulls: Sequence[Pull]) -> list[Asked]:
         """Ask side by side, and record what comes. Raises ``LeaseLost``."""
         asked: list[Asked] = []
-        for group in _by_size(self.keep(pulls)):
+        for group in grouped(self.keep(pulls), lambda kept: len(kept.answer.body or b""), _AT_ONCE_BYTES):
             asked += self.settle(self._connection, [Came(kept, self._read(kept)) for kept in group])
         return asked
 
@@ -247,20 +248,6 @@ class Exchange:
             batch_id=kept.pull.batch_id,
             payload_id=kept.payload_id,
         )
-
-
-def _by_size(answers: Sequence[Kept]) -> Iterator[list[Kept]]:
-    group: list[Kept] = []
-    size = 0
-    for kept in answers:
-        length = len(kept.answer.body or b"")
-        if group and size + length > _AT_ONCE_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(kept)
-        size += length
-    if group:
-        yield group
 
 
 def finish_pulls(connection: Connection, notes: Sequence[dict[str, Any]]) -> None:

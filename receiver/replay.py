@@ -9,6 +9,7 @@ from receiver import arrivals, store
 from receiver.arrivals import Arrival
 from receiver.database import Connection
 from receiver.exchange import finish_pulls, note_of
+from receiver.grouping import grouped
 from receiver.packing import readable
 from receiver.providers.base import Provider
 from receiver.reports import Batch, Source
@@ -73,14 +74,4 @@ def arrival_of(row: Any, providers: Sequence[Provider]) -> Arrival:
 
 def groups(came: Iterable[Arrival]) -> Iterator[list[Arrival]]:
     """As many bodies at once as hold the reports of one transaction; a larger body stands alone."""
-    group: list[Arrival] = []
-    size = 0
-    for arrival in came:
-        reports = max(1, len(arrival.reading.reports))
-        if group and size + reports > store.MOST_REPORTS:
-            yield group
-            group, size = [], 0
-        group.append(arrival)
-        size += reports
-    if group:
-        yield group
+    return grouped(came, lambda arrival: max(1, len(arrival.reading.reports)), store.MOST_REPORTS)
